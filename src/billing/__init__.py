@@ -1,0 +1,1 @@
+"""Turns usage into money exactly once."""

@@ -1,0 +1,103 @@
+"""Ledger entries, transactions and balances."""
+
+from billing.api.converters.values import EnumConverter, encode_optional_id, encode_time
+from billing.domain import identifiers
+from billing.domain.ledger import (
+    Balance,
+    LedgerAccountKind,
+    LedgerEntry,
+    LedgerEntryStatus,
+    LedgerEntryType,
+    LedgerSourceType,
+    LedgerTransaction,
+    TrialBalanceLine,
+)
+from billing.v1 import ledger_pb2 as pb
+
+account_kind = EnumConverter(pb.LedgerAccountKind, "LEDGER_ACCOUNT_KIND", LedgerAccountKind)
+entry_type = EnumConverter(pb.LedgerEntryType, "LEDGER_ENTRY_TYPE", LedgerEntryType)
+entry_status = EnumConverter(pb.LedgerEntryStatus, "LEDGER_ENTRY_STATUS", LedgerEntryStatus)
+
+_SOURCE_PREFIXES = {
+    LedgerSourceType.USAGE_INGESTION: identifiers.INGESTION,
+    LedgerSourceType.BILLING_RUN: identifiers.BILLING_RUN,
+}
+
+
+def encode_ledger_entry(entry: LedgerEntry) -> pb.LedgerEntry:
+    """Return the message of an entry."""
+    return pb.LedgerEntry(
+        id=identifiers.to_typeid(identifiers.LEDGER_ENTRY, entry.id),
+        ledger_transaction_id=identifiers.to_typeid(
+            identifiers.LEDGER_TRANSACTION, entry.ledger_transaction_id
+        ),
+        subscription_id=identifiers.to_typeid(identifiers.SUBSCRIPTION, entry.subscription_id),
+        entry_type=entry_type.encode(entry.entry_type),
+        status=entry_status.encode(entry.status),
+        amount=entry.amount_minor,
+        currency=entry.currency,
+        debit_account_id=identifiers.to_typeid(identifiers.LEDGER_ACCOUNT, entry.debit_account_id),
+        debit_account_kind=account_kind.encode(entry.debit_account_kind),
+        credit_account_id=identifiers.to_typeid(
+            identifiers.LEDGER_ACCOUNT, entry.credit_account_id
+        ),
+        credit_account_kind=account_kind.encode(entry.credit_account_kind),
+        source_usage_event_id=encode_optional_id(
+            identifiers.USAGE_EVENT, entry.source_usage_event_id
+        ),
+        source_charge_id=encode_optional_id(identifiers.CHARGE, entry.source_charge_id),
+        billing_period_id=encode_optional_id(identifiers.BILLING_PERIOD, entry.billing_period_id),
+        usage_meter_id=encode_optional_id(identifiers.USAGE_METER, entry.usage_meter_id),
+        calculation_run_id=encode_optional_id(
+            identifiers.CALCULATION_RUN, entry.calculation_run_id
+        ),
+        applied_to_ledger_entry_id=encode_optional_id(
+            identifiers.LEDGER_ENTRY, entry.applied_to_ledger_entry_id
+        ),
+        description=entry.description,
+        entry_timestamp=encode_time(entry.entry_timestamp),
+        posted_at=encode_time(entry.posted_at),
+        discarded_at=encode_time(entry.discarded_at),
+    )
+
+
+def encode_ledger_transaction(transaction: LedgerTransaction) -> pb.LedgerTransaction:
+    """Return the message of a transaction with its entries."""
+    source_type = transaction.initiating_source_type
+    return pb.LedgerTransaction(
+        id=identifiers.to_typeid(identifiers.LEDGER_TRANSACTION, transaction.id),
+        subscription_id=identifiers.to_typeid(
+            identifiers.SUBSCRIPTION, transaction.subscription_id
+        ),
+        initiating_source_type=source_type.value,
+        initiating_source_id=identifiers.to_typeid(
+            _SOURCE_PREFIXES[source_type], transaction.initiating_source_id
+        ),
+        description=transaction.description,
+        created_at=encode_time(transaction.created_at),
+        entries=[encode_ledger_entry(entry) for entry in transaction.entries],
+    )
+
+
+def encode_balance(balance: Balance) -> pb.Balance:
+    """Return the message of a balance."""
+    return pb.Balance(
+        subscription_id=identifiers.to_typeid(identifiers.SUBSCRIPTION, balance.subscription_id),
+        currency=balance.currency,
+        outstanding_amount=balance.outstanding_minor,
+        unbilled_amount=balance.unbilled_minor,
+        billed_not_invoiced_amount=balance.billed_not_invoiced_minor,
+        invoiced_amount=balance.invoiced_minor,
+        net_amount=balance.net_minor,
+        as_of=encode_time(balance.as_of),
+    )
+
+
+def encode_trial_balance_line(line: TrialBalanceLine) -> pb.TrialBalanceLine:
+    """Return the message of a line."""
+    return pb.TrialBalanceLine(
+        account_kind=account_kind.encode(line.account_kind),
+        currency=line.currency,
+        debit_amount=line.debit_minor,
+        credit_amount=line.credit_minor,
+    )

@@ -1,0 +1,69 @@
+"""Which servicer serves which service of the contract."""
+
+from dataclasses import dataclass
+
+from billing.api.server import Registration
+from billing.api.servicers.billing_runs import BillingRunServicer
+from billing.api.servicers.catalog import CatalogServicer
+from billing.api.servicers.ledger import LedgerServicer
+from billing.api.servicers.subscriptions import SubscriptionServicer
+from billing.api.servicers.usage import UsageServicer
+from billing.services.billing_runs import BillingRunService
+from billing.services.catalog import CatalogService
+from billing.services.ledger import LedgerService
+from billing.services.subscriptions import SubscriptionService
+from billing.services.usage import UsageService
+from billing.v1 import (
+    billing_run_pb2,
+    billing_run_pb2_grpc,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    ledger_pb2,
+    ledger_pb2_grpc,
+    subscription_pb2,
+    subscription_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """The services that the API serves."""
+
+    catalog: CatalogService
+    subscriptions: SubscriptionService
+    usage: UsageService
+    billing_runs: BillingRunService
+    ledger: LedgerService
+
+
+def registrations(use_cases: UseCases) -> list[Registration]:
+    """Return every service of ``billing.v1`` with its servicer."""
+    return [
+        (
+            catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
+            CatalogServicer(use_cases.catalog),
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+        ),
+        (
+            subscription_pb2_grpc.add_SubscriptionServiceServicer_to_server,
+            SubscriptionServicer(use_cases.subscriptions),
+            subscription_pb2.DESCRIPTOR.services_by_name["SubscriptionService"],
+        ),
+        (
+            usage_pb2_grpc.add_UsageServiceServicer_to_server,
+            UsageServicer(use_cases.usage),
+            usage_pb2.DESCRIPTOR.services_by_name["UsageService"],
+        ),
+        (
+            billing_run_pb2_grpc.add_BillingRunServiceServicer_to_server,
+            BillingRunServicer(use_cases.billing_runs),
+            billing_run_pb2.DESCRIPTOR.services_by_name["BillingRunService"],
+        ),
+        (
+            ledger_pb2_grpc.add_LedgerServiceServicer_to_server,
+            LedgerServicer(use_cases.ledger),
+            ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+        ),
+    ]

@@ -1,0 +1,68 @@
+"""UsageService."""
+
+from collections import Counter
+
+from billing.api.converters import usage as convert
+from billing.api.converters.values import decode_id, decode_optional_id
+from billing.api.page_tokens import next_page_token, page_request
+from billing.api.request_context import Context, current_scope
+from billing.domain import identifiers
+from billing.domain.usage import UsageEventOutcome
+from billing.services.usage import UsageService
+from billing.v1 import usage_pb2 as pb
+from billing.v1 import usage_pb2_grpc
+
+
+class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
+    """Takes usage events."""
+
+    def __init__(self, usage: UsageService) -> None:
+        self._usage = usage
+
+    async def IngestUsageEvents(
+        self, request: pb.IngestUsageEventsRequest, context: Context
+    ) -> pb.IngestUsageEventsResponse:
+        """Store and rate events, each with a result of its own."""
+        results = await self._usage.ingest_usage_events(
+            current_scope(request), convert.decode_usage_events(request.events)
+        )
+        counts = Counter(result.outcome for result in results)
+        return pb.IngestUsageEventsResponse(
+            results=[convert.encode_result(result) for result in results],
+            accepted_count=counts[UsageEventOutcome.ACCEPTED],
+            duplicate_count=counts[UsageEventOutcome.DUPLICATE],
+            conflict_count=counts[UsageEventOutcome.CONFLICT],
+            rejected_count=counts[UsageEventOutcome.REJECTED],
+        )
+
+    async def GetUsageEvent(
+        self, request: pb.GetUsageEventRequest, context: Context
+    ) -> pb.GetUsageEventResponse:
+        """Return one usage event."""
+        event = await self._usage.get_usage_event(
+            current_scope(request),
+            decode_id(identifiers.USAGE_EVENT, request.usage_event_id, "usage_event_id"),
+        )
+        return pb.GetUsageEventResponse(usage_event=convert.encode_usage_event(event))
+
+    async def ListUsageEvents(
+        self, request: pb.ListUsageEventsRequest, context: Context
+    ) -> pb.ListUsageEventsResponse:
+        """List the usage events of a subscription."""
+        page = await self._usage.list_usage_events(
+            current_scope(request),
+            page_request(request, key_length=2),
+            subscription_id=decode_id(
+                identifiers.SUBSCRIPTION, request.subscription_id, "subscription_id"
+            ),
+            billing_period_id=decode_optional_id(
+                identifiers.BILLING_PERIOD, request.billing_period_id, "billing_period_id"
+            ),
+            usage_meter_id=decode_optional_id(
+                identifiers.USAGE_METER, request.usage_meter_id, "usage_meter_id"
+            ),
+        )
+        return pb.ListUsageEventsResponse(
+            usage_events=[convert.encode_usage_event(event) for event in page.items],
+            next_page_token=next_page_token(page, request),
+        )

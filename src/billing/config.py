@@ -1,0 +1,381 @@
+"""Settings of the service, parsed once from environment variables ``BILLING_*``."""
+
+import dataclasses
+import difflib
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+PREFIX: Final = "BILLING_"
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_NEAR_MISS: Final = 0.9
+_MIB: Final = 1024 * 1024
+
+Number = TypeVar("Number", int, float)
+
+
+class ConfigurationInvalid(Exception):
+    """A setting cannot be used; the text names the variable and what is expected."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable} {problem}")
+        self.variable = variable
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment variable: what documentation and ``billing config`` tell about it."""
+
+    variable: str
+    default: str
+    meaning: str
+    field_name: str
+    is_secret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How a variable's text is read; ``parse`` raises ValueError."""
+
+    expected: str
+    parse: Callable[[str], Any]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port`` or ``[ipv6]:port``; raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ipaddress.IPv6Address(host[1:-1]))
+    elif ":" in host:
+        raise ValueError(address)
+    number = int(port)
+    if not colon or not host or not 0 <= number <= 65535:
+        raise ValueError(address)
+    return host, number
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches ``host:port`` or ``unix:/path``."""
+    if address.startswith("unix:"):
+        return True
+    return _is_loopback_host(split_address(address)[0])
+
+
+def _is_loopback_host(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parse_address(text: str) -> str:
+    if not (text.startswith("unix:") and len(text) > len("unix:")):
+        split_address(text)
+    return text
+
+
+def _parse_metrics_address(text: str) -> str | None:
+    if not text:
+        return None
+    split_address(text)
+    return text
+
+
+def _parse_database_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError(text)
+    return text
+
+
+def _parse_jwks_url(text: str) -> str:
+    url = urlsplit(text)
+    local = url.scheme == "http" and _is_loopback_host(url.hostname or "")
+    if not (url.hostname and (url.scheme == "https" or local)):
+        raise ValueError(text)
+    return text
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ValueError(text)
+    return text.lower() in _TRUE
+
+
+def _whole_number(low: int, high: int) -> _Format:
+    def parse(text: str) -> int:
+        return _require_between(int(text), low, high)
+
+    return _Format(f"a whole number from {low:,} to {high:,}", parse)
+
+
+def _seconds(low: float, high: float) -> _Format:
+    def parse(text: str) -> float:
+        return _require_between(float(text), low, high)
+
+    return _Format(f"a number of seconds from {low:,} to {high:,}", parse)
+
+
+def _require_between(number: Number, low: Number, high: Number) -> Number:
+    if not low <= number <= high:
+        raise ValueError(number)
+    return number
+
+
+def _one_of(*choices: str) -> _Format:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(text)
+        return text.lower()
+
+    return _Format(f"one of {', '.join(choices)}", parse)
+
+
+_TEXT: Final = _Format("text", str)
+_PATH: Final = _Format("a path", lambda text: Path(text).expanduser())
+_FLAG: Final = _Format("true or false", _parse_flag)
+_ADDRESS: Final = _Format("host:port, [ipv6]:port or unix:/path", _parse_address)
+_METRICS_ADDRESS: Final = _Format("host:port or [ipv6]:port", _parse_metrics_address)
+_DATABASE_URL: Final = _Format("postgresql://user:password@host:port/database", _parse_database_url)
+_JWKS_URL: Final = _Format("an https:// address (http:// only on loopback)", _parse_jwks_url)
+
+
+def _described(
+    meaning: str, form: _Format, *, default_text: str | None = None, is_secret: bool = False
+) -> dict[str, Any]:
+    return {
+        "meaning": meaning,
+        "form": form,
+        "default_text": default_text,
+        "is_secret": is_secret,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set; each field is the variable ``BILLING_<FIELD>``."""
+
+    database_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_described(
+            "The PostgreSQL database, migrated by `billing migrate`. Without one `billing serve` "
+            "starts an embedded server in the data directory.",
+            _DATABASE_URL,
+            default_text="embedded",
+            is_secret=True,
+        ),
+    )
+    data_dir: Path | None = field(
+        default=None,
+        metadata=_described(
+            "Where the embedded default keeps its database and its token key.",
+            _PATH,
+            default_text="~/.local/share/billing-service; for root /var/lib/billing-service",
+        ),
+    )
+    pool_size: int = field(
+        default=10,
+        metadata=_described("Database connections of a process.", _whole_number(1, 1000)),
+    )
+    listen_address: str = field(
+        default="127.0.0.1:50051",
+        metadata=_described("Where gRPC is served: host:port or unix:/path.", _ADDRESS),
+    )
+    tls_certificate_file: Path | None = field(
+        default=None, metadata=_described("Certificate chain of the gRPC server (PEM).", _PATH)
+    )
+    tls_private_key_file: Path | None = field(
+        default=None, metadata=_described("Its private key (PEM).", _PATH)
+    )
+    allow_plaintext: bool = field(
+        default=False,
+        metadata=_described(
+            "Serve without TLS off loopback: only behind something that encrypts.", _FLAG
+        ),
+    )
+    jwks_file: Path | None = field(
+        default=None,
+        metadata=_described(
+            "Public keys of the token issuer (JWKS); read again when the file changes. "
+            "The embedded default makes its own.",
+            _PATH,
+        ),
+    )
+    jwks_url: str | None = field(
+        default=None,
+        metadata=_described("The same, fetched and kept for five minutes.", _JWKS_URL),
+    )
+    jwt_issuer: str | None = field(
+        default=None, metadata=_described("The `iss` that tokens must have.", _TEXT)
+    )
+    jwt_audience: str | None = field(
+        default=None, metadata=_described("The `aud` that tokens must have.", _TEXT)
+    )
+    reflection: bool = field(
+        default=True,
+        metadata=_described("Tell anyone the API's schema (gRPC reflection).", _FLAG),
+    )
+    max_concurrent_rpcs: int = field(
+        default=1000,
+        metadata=_described("RPCs at a time; more are refused.", _whole_number(1, 1_000_000)),
+    )
+    max_message_bytes: int = field(
+        default=4 * _MIB,
+        metadata=_described("The largest request.", _whole_number(1024, 256 * _MIB)),
+    )
+    drain_seconds: float = field(
+        default=20.0,
+        metadata=_described(
+            "How long running RPCs may go on after SIGTERM.", _seconds(0.0, 3600.0)
+        ),
+    )
+    run_worker: bool = field(
+        default=True,
+        metadata=_described("`billing serve` also works on billing runs.", _FLAG),
+    )
+    batch_size: int = field(
+        default=500,
+        metadata=_described("Subscriptions billed in one transaction.", _whole_number(1, 5000)),
+    )
+    invoicing_address: str = field(
+        default="127.0.0.1:50052",
+        metadata=_described("The invoicing service.", _ADDRESS),
+    )
+    invoicing_deadline_seconds: float = field(
+        default=10.0,
+        metadata=_described("Deadline of one attempt to create an invoice.", _seconds(0.1, 300.0)),
+    )
+    invoicing_attempts: int = field(
+        default=4,
+        metadata=_described(
+            "Attempts at an invoice in a run; the next run tries again.", _whole_number(1, 20)
+        ),
+    )
+    invoicing_concurrency: int = field(
+        default=32,
+        metadata=_described("Invoices being created at a time.", _whole_number(1, 1000)),
+    )
+    metrics_address: str | None = field(
+        default="127.0.0.1:9464",
+        metadata=_described("Where Prometheus reads metrics; empty is off.", _METRICS_ADDRESS),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_described(
+            "The least severe level to log.", _one_of("debug", "info", "warning", "error")
+        ),
+    )
+    log_format: str = field(
+        default="json",
+        metadata=_described("How log lines look, on stderr.", _one_of("json", "console")),
+    )
+
+    def __post_init__(self) -> None:
+        """Raise ConfigurationInvalid for settings that contradict each other."""
+        if (self.tls_certificate_file is None) != (self.tls_private_key_file is None):
+            raise ConfigurationInvalid(
+                variable_of("tls_certificate_file"),
+                f"and {variable_of('tls_private_key_file')} go together: set both or neither",
+            )
+        if self.jwks_file is not None and self.jwks_url is not None:
+            raise ConfigurationInvalid(
+                variable_of("jwks_file"),
+                f"and {variable_of('jwks_url')} exclude each other: set one",
+            )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether gRPC is served with TLS."""
+        return self.tls_certificate_file is not None
+
+    @property
+    def uses_development_key(self) -> bool:
+        """Whether tokens of the embedded default's own key are accepted, and no others."""
+        return self.database_url is None and self.jwks_file is None and self.jwks_url is None
+
+    def require_servable(self) -> None:
+        """Raise ConfigurationInvalid where `serve` would run open to others by accident."""
+        if self.database_url is not None and self.jwks_file is None and self.jwks_url is None:
+            raise ConfigurationInvalid(
+                variable_of("jwks_file"),
+                f"or {variable_of('jwks_url')} is needed with {variable_of('database_url')}: "
+                "only the embedded default accepts tokens of its own development key",
+            )
+        plaintext = not self.uses_tls and not self.allow_plaintext
+        if plaintext and not is_loopback(self.listen_address):
+            raise ConfigurationInvalid(
+                variable_of("listen_address"),
+                f"is {self.listen_address!r}, which others reach, and there is no TLS: set "
+                f"{variable_of('tls_certificate_file')} and {variable_of('tls_private_key_file')}, "
+                f"or {variable_of('allow_plaintext')}=true behind something that encrypts",
+            )
+
+
+def variable_of(field_name: str) -> str:
+    """Return the environment variable of a field of Settings."""
+    return PREFIX + field_name.upper()
+
+
+def _setting_of(definition: "dataclasses.Field[Any]") -> Setting:
+    default = definition.metadata["default_text"]
+    if default is None:
+        value = definition.default
+        default = "" if value is None else value
+        default = str(value).lower() if isinstance(value, bool) else default
+        default = f"{value:g}" if isinstance(value, float) else default
+    return Setting(
+        variable=variable_of(definition.name),
+        default=str(default),
+        meaning=definition.metadata["meaning"],
+        field_name=definition.name,
+        is_secret=definition.metadata["is_secret"],
+    )
+
+
+SETTINGS: Final = tuple(_setting_of(definition) for definition in dataclasses.fields(Settings))
+"""Every setting, in the order of documentation."""
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Parse the settings in ``environ``; an empty variable is one that is not set.
+
+    Raises ConfigurationInvalid, also for a variable that is nearly the name of a setting: a typo
+    must not start the service with a default.
+    """
+    _refuse_near_misses(environ)
+    values = {}
+    for definition in dataclasses.fields(Settings):
+        variable = variable_of(definition.name)
+        text = environ.get(variable)
+        if text is None or (not text and definition.metadata["form"] is not _METRICS_ADDRESS):
+            continue
+        values[definition.name] = _parse(
+            variable, text, definition.metadata["form"], is_secret=definition.metadata["is_secret"]
+        )
+    return Settings(**values)
+
+
+def _parse(variable: str, text: str, form: _Format, *, is_secret: bool) -> Any:
+    try:
+        return form.parse(text.strip())
+    except ValueError:
+        shown = "not understood" if is_secret else repr(text)
+        raise ConfigurationInvalid(variable, f"is {shown}; expected {form.expected}") from None
+
+
+def _refuse_near_misses(environ: Mapping[str, str]) -> None:
+    # Not every unknown name: an orchestrator adds its own, for example BILLING_SERVICE_HOST.
+    known = [setting.variable for setting in SETTINGS]
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            similar = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR_MISS)
+            if similar:
+                raise ConfigurationInvalid(name, f"is not a setting; did you mean {similar[0]}?")

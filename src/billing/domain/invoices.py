@@ -1,0 +1,38 @@
+"""What the invoicing service is asked for."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+PAYMENT_TERM: Final = timedelta(days=30)
+"""An invoice is due this long after its issue."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLineItem:
+    """One line. ``unit_price`` and ``amount_minor`` are in minor units."""
+
+    description: str
+    quantity: Decimal
+    unit_price: Decimal
+    amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceRequest:
+    """One invoice to create. Stored with the posting, so that every attempt sends the same."""
+
+    idempotency_key: str
+    tenant_id: str
+    livemode: bool
+    customer_id: str
+    currency: str
+    line_items: tuple[InvoiceLineItem, ...]
+    issue_date: date
+    due_date: date
+    total_minor: int
+    subscription_id: UUID
+    period_start: datetime
+    period_end: datetime

@@ -1,0 +1,40 @@
+"""Exact money: integers in the currency's minor unit, decimals for prices, one rounding rule."""
+
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow
+from typing import Final
+
+from billing.domain.errors import AmountOutOfRange
+
+MAX_AMOUNT_MINOR: Final = 2**63 - 1
+"""The largest amount in minor units that a ledger entry, a charge or an invoice can hold."""
+
+EXACT: Final = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
+"""Arithmetic on prices and quantities: a result that would need rounding raises."""
+
+_ROUNDING: Final = Context(prec=100, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
+_ONE: Final = Decimal(1)
+
+
+def round_half_up(value: Decimal) -> int:
+    """Round minor units to a whole amount, halves away from zero; raises AmountOutOfRange."""
+    amount_minor = int(value.quantize(_ONE, context=_ROUNDING))
+    return checked_amount(amount_minor)
+
+
+def checked_amount(amount_minor: int) -> int:
+    """Return ``amount_minor`` if the ledger can hold it; raises AmountOutOfRange."""
+    if abs(amount_minor) > MAX_AMOUNT_MINOR:
+        raise AmountOutOfRange(amount_minor=amount_minor, limit_minor=MAX_AMOUNT_MINOR)
+    return amount_minor
+
+
+def plain(value: Decimal) -> str:
+    """Return ``value`` without exponent and without trailing zeros: ``1500``, ``0.015``."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def grouped(value: Decimal) -> str:
+    """Return ``value`` for people: ``1,500``, ``1,500.25``."""
+    whole, point, fraction = plain(value).partition(".")
+    return f"{int(whole):,}{point}{fraction}"

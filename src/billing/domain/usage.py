@@ -1,0 +1,299 @@
+"""Usage events: what arrives, where it is counted, and what it costs."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from billing.domain import identifiers
+from billing.domain.catalog import Component
+from billing.domain.errors import AmountOutOfRange
+from billing.domain.money import EXACT, plain
+from billing.domain.periods import BillingPeriod, OpenPeriods
+from billing.domain.rating import ZERO, charge_minor
+from billing.domain.subscriptions import Subscription, SubscriptionStatus
+
+MAX_CLOCK_LEAD: Final = timedelta(hours=1)
+"""How far ahead of the server's clock an event may lie."""
+
+
+class UsageEventDisposition(StrEnum):
+    """Where a stored event was counted: in its own period, or late in the oldest open one."""
+
+    RATED = "rated"
+    RATED_LATE = "rated_late"
+
+
+class UsageEventOutcome(StrEnum):
+    """What became of one event of a call."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEventInput:
+    """One fact of consumption as its sender tells it."""
+
+    idempotency_key: str
+    subscription_id: UUID
+    usage_meter_id: UUID
+    quantity: Decimal
+    event_timestamp: datetime
+    properties: Mapping[str, str]
+
+    def payload_hash(self) -> bytes:
+        """Digest of everything but the key: tells a repeat from a contradiction."""
+        parts = [
+            self.subscription_id.hex,
+            self.usage_meter_id.hex,
+            plain(self.quantity),
+            self.event_timestamp.isoformat(),
+        ]
+        for key in sorted(self.properties):
+            # Lengths keep two different sets of pairs from reading the same.
+            value = self.properties[key]
+            parts.append(f"{len(key)}:{key}={len(value)}:{value}")
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """A stored fact of consumption with what became of it. ``cost_minor`` is zero or more."""
+
+    id: UUID
+    idempotency_key: str
+    subscription_id: UUID
+    usage_meter_id: UUID
+    component_id: UUID
+    billing_period_id: UUID
+    quantity: Decimal
+    event_timestamp: datetime
+    properties: Mapping[str, str]
+    disposition: UsageEventDisposition
+    cost_minor: int
+    currency: str
+    ledger_entry_id: UUID
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUsageEvent:
+    """What tells a repeat of a known event from a contradiction."""
+
+    id: UUID
+    payload_hash: bytes
+    quantity: Decimal
+    event_timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEventResult:
+    """The outcome of one event of a call; ``reason`` and ``message`` tell why it was not taken."""
+
+    outcome: UsageEventOutcome
+    usage_event_id: UUID | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class UsageRejected(Exception):
+    """An event that cannot be taken, with a stable reason and a message for its sender."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def to_result(self) -> UsageEventResult:
+        """Return the result of the event."""
+        return UsageEventResult(UsageEventOutcome.REJECTED, None, self.reason, self.message)
+
+
+@dataclass(slots=True)
+class UsageTally:
+    """The running aggregate of one (subscription, component, billing period)."""
+
+    id: UUID
+    billing_period_id: UUID
+    component: Component
+    quantity: Decimal = ZERO
+    rated_minor: int = 0
+    event_count: int = 0
+
+    def add(self, quantity: Decimal) -> int:
+        """Count a quantity and return what it adds to the charge; raises AmountOutOfRange."""
+        total = EXACT.add(self.quantity, quantity)
+        charge = charge_minor(self.component, total)
+        cost_minor = charge - self.rated_minor
+        self.quantity = total
+        self.rated_minor = charge
+        self.event_count += 1
+        return cost_minor
+
+
+@dataclass(frozen=True, slots=True)
+class RatedUsage:
+    """Where an event is counted and what it costs, in minor units."""
+
+    tally: UsageTally
+    disposition: UsageEventDisposition
+    cost_minor: int
+
+
+@dataclass(slots=True)
+class UsageBook:
+    """The open periods and tallies of one locked subscription; rates events into them.
+
+    ``tallies`` is keyed by billing period and component; ``touched`` are those that grew.
+    ``billed_periods`` needs the periods that late events may lie in.
+    """
+
+    subscription: Subscription
+    open_periods: OpenPeriods
+    tallies: dict[tuple[UUID, UUID], UsageTally]
+    billed_periods: tuple[BillingPeriod, ...] = ()
+    touched: dict[UUID, UsageTally] = field(default_factory=dict)
+
+    def rate(self, event: UsageEventInput, *, now: datetime) -> RatedUsage:
+        """Count an event in its period; raises UsageRejected, and has then counted nothing."""
+        self._require_acceptable(event.event_timestamp, now=now)
+        period, disposition = self._place(event.event_timestamp)
+        component = self.open_periods.version_of(period).component_of(event.usage_meter_id)
+        if component is None:
+            raise UsageRejected(
+                "USAGE_METER_NOT_PRICED",
+                f"usage_meter_id: the plan of {self.subscription.typeid} has no component for "
+                "this meter in the billing period",
+            )
+        tally = self._tally(period, component)
+        try:
+            cost_minor = tally.add(event.quantity)
+        except AmountOutOfRange as error:
+            raise UsageRejected(error.reason, f"quantity: {error.message}") from None
+        self.touched[tally.id] = tally
+        return RatedUsage(tally, disposition, cost_minor)
+
+    def _tally(self, period: BillingPeriod, component: Component) -> UsageTally:
+        key = (period.id, component.id)
+        tally = self.tallies.get(key)
+        if tally is None:
+            tally = self.tallies[key] = UsageTally(identifiers.new_id(), period.id, component)
+        return tally
+
+    def _require_acceptable(self, moment: datetime, *, now: datetime) -> None:
+        subscription = self.subscription
+        if subscription.status is not SubscriptionStatus.ACTIVE:
+            raise UsageRejected(
+                f"SUBSCRIPTION_{subscription.status.name}",
+                f"subscription_id: {subscription.typeid} is {subscription.status} "
+                "and takes no usage",
+            )
+        if moment > now + MAX_CLOCK_LEAD:
+            raise UsageRejected(
+                "EVENT_IN_FUTURE",
+                f"event_timestamp: {moment.isoformat()} lies more than one hour ahead of the "
+                f"server's clock ({now.isoformat()})",
+            )
+        if moment < subscription.started_at:
+            raise UsageRejected(
+                "EVENT_BEFORE_SUBSCRIPTION",
+                f"event_timestamp: {moment.isoformat()} lies before the subscription's start "
+                f"({subscription.started_at.isoformat()})",
+            )
+        if subscription.cancel_at is not None and moment >= subscription.cancel_at:
+            raise UsageRejected(
+                "EVENT_AFTER_CANCELLATION",
+                f"event_timestamp: {moment.isoformat()} lies after the subscription's last "
+                f"billing period, which ends at {subscription.cancel_at.isoformat()}",
+            )
+
+    def _place(self, moment: datetime) -> tuple[BillingPeriod, UsageEventDisposition]:
+        self.open_periods.open_until(moment)
+        period = self.open_periods.holding(moment)
+        if period is not None:
+            return period, UsageEventDisposition.RATED
+        if any(billed.holds(moment) for billed in self.billed_periods):
+            return self.open_periods.oldest, UsageEventDisposition.RATED_LATE
+        raise UsageRejected(
+            "EVENT_WHILE_PAUSED",
+            f"event_timestamp: {moment.isoformat()} lies in no billing period: "
+            "the subscription was paused then",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedUsage:
+    """An event to store, rated."""
+
+    id: UUID
+    event: UsageEventInput
+    payload_hash: bytes
+    rated: RatedUsage
+
+
+def rate_events(
+    events: Sequence[UsageEventInput],
+    known: dict[str, KnownUsageEvent],
+    books: Mapping[UUID, UsageBook],
+    *,
+    now: datetime,
+) -> tuple[list[UsageEventResult], list[AcceptedUsage]]:
+    """Return the result of each event, and the events to store, both in the order of arrival.
+
+    ``known`` holds the stored events by key; those accepted here are added, so that a key that
+    comes twice in one call is seen.
+    """
+    results: list[UsageEventResult] = []
+    accepted: list[AcceptedUsage] = []
+    for event in events:
+        payload_hash = event.payload_hash()
+        earlier = known.get(event.idempotency_key)
+        if earlier is not None:
+            results.append(_result_of_known(event, payload_hash, earlier))
+            continue
+        try:
+            rated = _book_of(event, books).rate(event, now=now)
+        except UsageRejected as rejection:
+            results.append(rejection.to_result())
+            continue
+        event_id = identifiers.new_id()
+        accepted.append(AcceptedUsage(event_id, event, payload_hash, rated))
+        known[event.idempotency_key] = KnownUsageEvent(
+            event_id, payload_hash, event.quantity, event.event_timestamp
+        )
+        results.append(UsageEventResult(UsageEventOutcome.ACCEPTED, event_id))
+    return results, accepted
+
+
+def _book_of(event: UsageEventInput, books: Mapping[UUID, UsageBook]) -> UsageBook:
+    book = books.get(event.subscription_id)
+    if book is None:
+        typeid = identifiers.to_typeid(identifiers.SUBSCRIPTION, event.subscription_id)
+        raise UsageRejected(
+            "SUBSCRIPTION_NOT_FOUND", f"subscription_id: {typeid} does not exist in this tenant"
+        )
+    return book
+
+
+def _result_of_known(
+    event: UsageEventInput, payload_hash: bytes, earlier: KnownUsageEvent
+) -> UsageEventResult:
+    if earlier.payload_hash == payload_hash:
+        return UsageEventResult(UsageEventOutcome.DUPLICATE, earlier.id)
+    typeid = identifiers.to_typeid(identifiers.USAGE_EVENT, earlier.id)
+    return UsageEventResult(
+        UsageEventOutcome.CONFLICT,
+        earlier.id,
+        "IDEMPOTENCY_KEY_REUSED",
+        f"idempotency_key: {event.idempotency_key!r} belongs to {typeid} "
+        f"(quantity {plain(earlier.quantity)} at {earlier.event_timestamp.isoformat()}); this "
+        f"event differs (quantity {plain(event.quantity)} at {event.event_timestamp.isoformat()}) "
+        "and needs a key of its own",
+    )

@@ -1,0 +1,191 @@
+"""How the demonstration looks on a terminal."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from billing.v1 import billing_run_pb2, ledger_pb2
+from invoicing.v1 import invoicing_pb2
+
+_SHOWN_ENTRIES: Final = 6
+_MINOR_DIGITS: Final = {"JPY": 0}
+_DEFAULT_MINOR_DIGITS: Final = 2
+
+
+class DemoReport:
+    """Prints the steps with their times, and what they led to."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+
+    def begin(self) -> None:
+        """Say what is going to happen."""
+        self._console.print(
+            Panel(
+                "A month of usage becomes a ledger, a billing run and invoices: for real, over\n"
+                "gRPC and PostgreSQL, on loopback, in a temporary directory.",
+                title="billing-service",
+                expand=False,
+            )
+        )
+
+    def end(self) -> None:
+        """Say how long it took."""
+        seconds = time.monotonic() - self._began
+        self._console.print(f"\n[bold green]Done[/] in {seconds:.1f} s; nothing is left running.")
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Print a step and its time."""
+        began = time.monotonic()
+        with self._console.status(name):
+            yield
+        seconds = time.monotonic() - began
+        self._console.print(f"[green]✓[/] {name} [dim]{seconds:.2f} s[/]")
+
+    def usage(self, outcomes: Mapping[str, int]) -> None:
+        """Print how many events had which outcome."""
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+        self._console.print(f"  {counts}")
+
+    def run(
+        self,
+        run: billing_run_pb2.BillingRun,
+        results: Sequence[billing_run_pb2.BillingRunResult],
+        *,
+        title: str,
+    ) -> None:
+        """Print a run and its results by outcome."""
+        table = _table(title, "outcome", "results", "billed", "reason")
+        status = billing_run_pb2.BillingRunStatus.Name(run.status).removeprefix(
+            "BILLING_RUN_STATUS_"
+        )
+        groups: dict[tuple[str, str], list[billing_run_pb2.BillingRunResult]] = {}
+        for result in results:
+            outcome = billing_run_pb2.BillingRunResultStatus.Name(result.status)
+            key = (outcome.removeprefix("BILLING_RUN_RESULT_STATUS_"), result.error_reason)
+            groups.setdefault(key, []).append(result)
+        for (outcome, reason), members in sorted(groups.items()):
+            totals: Counter[str] = Counter()
+            for member in members:
+                totals[member.currency] += member.total_amount
+            billed = "  ".join(_money(total, currency) for currency, total in totals.items())
+            table.add_row(outcome, f"{len(members):,}", billed, reason)
+        if not groups:
+            table.add_row("nothing was due", "0", "", "")
+        table.caption = f"{run.id}: {status}"
+        self._console.print(table)
+        for result in results:
+            if result.error_message:
+                self._console.print(f"  [yellow]{result.error_reason}[/] {result.error_message}")
+
+    def invoice(self, invoice: invoicing_pb2.Invoice) -> None:
+        """Print an invoice in full."""
+        table = _table("One invoice, as the invoicing service has it", "line")
+        table.add_column("quantity", justify="right")
+        table.add_column("unit price", justify="right")
+        table.add_column("amount", justify="right")
+        for line in invoice.line_items:
+            table.add_row(
+                line.description,
+                line.quantity.value,
+                line.unit_price.value,
+                _money(line.amount, invoice.currency),
+            )
+        table.add_section()
+        table.add_row("Total", "", "", _money(invoice.total_amount, invoice.currency))
+        due = invoice.due_date
+        table.caption = (
+            f"{invoice.id} for {invoice.customer_id}, "
+            f"{invoice.period_start.ToDatetime():%Y-%m-%d} to "
+            f"{invoice.period_end.ToDatetime():%Y-%m-%d}, "
+            f"due {due.year}-{due.month:02}-{due.day:02}"
+        )
+        self._console.print(table)
+
+    def ledger(
+        self, entries: Sequence[ledger_pb2.LedgerEntry], balance: ledger_pb2.Balance
+    ) -> None:
+        """Print a subscription's ledger: its first and last entries, and its balance."""
+        table = _table("The same subscription's ledger", "entry", "type", "debit", "credit")
+        table.add_column("amount", justify="right")
+        table.add_column("what")
+        head, tail = entries[:_SHOWN_ENTRIES], entries[-1:]
+        for entry in head:
+            table.add_row(*_entry_row(entry))
+        hidden = len(entries) - len(head) - len(tail)
+        if hidden > 0:
+            between = sum(entry.amount for entry in entries[len(head) : -1])
+            amount = _money(between, balance.currency)
+            table.add_row(f"... {hidden:,} more", "", "", "", amount, "")
+            table.add_row(*_entry_row(tail[0]))
+        table.add_section()
+        total = sum(entry.amount for entry in entries)
+        table.add_row(f"{len(entries):,} entries", "", "", "", _money(total, balance.currency), "")
+        table.caption = (
+            f"GetBalance: owes {_money(balance.outstanding_amount, balance.currency)}, "
+            f"invoiced {_money(balance.invoiced_amount, balance.currency)}"
+        )
+        self._console.print(table)
+
+    def trial_balance(self, balance: ledger_pb2.GetTrialBalanceResponse) -> None:
+        """Print the tenant's debits and credits."""
+        table = _table("Trial balance", "account", "currency")
+        table.add_column("debit", justify="right")
+        table.add_column("credit", justify="right")
+        for line in balance.lines:
+            table.add_row(
+                _kind(line.account_kind),
+                line.currency,
+                _money(line.debit_amount, line.currency),
+                _money(line.credit_amount, line.currency),
+            )
+        table.caption = f"debits less credits: {balance.difference_amount}"
+        self._console.print(table)
+
+    def unchanged(self, invoice_count: int) -> None:
+        """Say that the second run billed nothing twice."""
+        self._console.print(
+            f"[green]✓[/] The ledger is the same to the cent, and the {invoice_count:,} periods "
+            "still have one invoice each: nothing was billed twice."
+        )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _entry_row(entry: ledger_pb2.LedgerEntry) -> tuple[str, str, str, str, str, str]:
+    entry_type = ledger_pb2.LedgerEntryType.Name(entry.entry_type)
+    return (
+        f"...{entry.id[-8:]}",
+        entry_type.removeprefix("LEDGER_ENTRY_TYPE_").lower(),
+        _kind(entry.debit_account_kind),
+        _kind(entry.credit_account_kind),
+        _money(entry.amount, entry.currency),
+        entry.description,
+    )
+
+
+def _kind(kind: ledger_pb2.LedgerAccountKind.ValueType) -> str:
+    return ledger_pb2.LedgerAccountKind.Name(kind).removeprefix("LEDGER_ACCOUNT_KIND_").lower()
+
+
+def _money(amount_minor: int, currency: str) -> str:
+    """Return an amount for people; the sandbox's currencies only."""
+    digits = _MINOR_DIGITS.get(currency, _DEFAULT_MINOR_DIGITS)
+    sign = "-" if amount_minor < 0 else ""
+    whole, fraction = divmod(abs(amount_minor), 10**digits)
+    text = f"{sign}{whole:,}"
+    return f"{text}.{fraction:0{digits}d} {currency}" if digits else f"{text} {currency}"

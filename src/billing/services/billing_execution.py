@@ -1,0 +1,213 @@
+"""Brings the results of a billing run to their outcomes: post to the ledger, then ask for invoices.
+
+Posting is one transaction a batch. The invoicing service is asked after its commit, so a failing
+invoicing service fails results, never facts; whoever comes next sends the stored request again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from billing.domain import identifiers
+from billing.domain.billing_runs import BillingRun, BillingRunResultStatus, BillingRunStatus
+from billing.domain.errors import BillingError, EarlierPeriodNotBilled
+from billing.domain.invoices import InvoiceRequest
+from billing.domain.periods import BillingPeriodStatus
+from billing.domain.scope import Scope
+from billing.services.billing_posting import BillingPosting, Posted
+from billing.services.ports import Clock, Invoicing, Metering
+from billing.store.billing_periods import BillingPeriodStore, DeliveredInvoice
+from billing.store.billing_runs import BillingRunStore, CompletedResult, PendingResult
+from billing.store.database import Database, Transaction, retried_on_conflict
+from billing.store.subscriptions import SubscriptionStore
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """An invoice to ask for, on behalf of one result."""
+
+    result_id: UUID
+    billing_period_id: UUID
+    request: InvoiceRequest
+
+
+class BillingExecution:
+    """Posts and delivers batches of billing runs. Safe to repeat at any point, by anybody."""
+
+    def __init__(
+        self,
+        database: Database,
+        runs: BillingRunStore,
+        subscriptions: SubscriptionStore,
+        periods: BillingPeriodStore,
+        posting: BillingPosting,
+        invoicing: Invoicing,
+        metering: Metering,
+        clock: Clock,
+        *,
+        invoicing_concurrency: int,
+    ) -> None:
+        self._database = database
+        self._runs = runs
+        self._subscriptions = subscriptions
+        self._periods = periods
+        self._posting = posting
+        self._invoicing = invoicing
+        self._metering = metering
+        self._clock = clock
+        self._invoicing_slots = asyncio.Semaphore(invoicing_concurrency)
+
+    async def bill_batch(self, scope: Scope, run_id: UUID, *, batch: int) -> None:
+        """Bring every pending result of a batch to its outcome, oldest period first."""
+        while True:
+            deliveries = await self._post(scope, run_id, batch)
+            if deliveries is None:
+                return
+            await self._deliver(scope, run_id, deliveries)
+
+    @retried_on_conflict
+    async def _post(self, scope: Scope, run_id: UUID, batch: int) -> list[_Delivery] | None:
+        """Post the periods whose turn it is; return what to deliver, None when nothing is left."""
+        async with self._database.transaction(scope) as tx:
+            pending = await self._runs.list_pending_results(tx, run_id=run_id, batch=batch)
+            if not pending:
+                return None
+            run = await self._runs.get_run(tx, run_id)
+            subscriptions = await self._subscriptions.lock_subscriptions(
+                tx, {result.subscription_id for result in pending}
+            )
+            rows = await self._runs.list_period_rows(tx, [r.billing_period_id for r in pending])
+            by_status: dict[str, list[PendingResult]] = {}
+            for result in pending:
+                by_status.setdefault(rows[result.billing_period_id]["status"], []).append(result)
+            turn, blocked = _by_turn(
+                by_status.get(BillingPeriodStatus.OPEN, []),
+                {s.id: s.current_period_id for s in subscriptions.values()},
+            )
+            posted = await self._posting.post_periods(tx, run, subscriptions, turn, batch=batch)
+            already_invoiced = [
+                CompletedResult(
+                    result.id,
+                    BillingRunResultStatus.SUCCEEDED,
+                    total_minor=rows[result.billing_period_id]["total_amount"],
+                    invoice_id=rows[result.billing_period_id]["invoice_id"],
+                )
+                for result in by_status.get(BillingPeriodStatus.INVOICED, [])
+            ]
+            billed = by_status.get(BillingPeriodStatus.BILLED, [])
+            failed = [] if turn or billed else [_blocked(result) for result in blocked]
+            carried = [
+                CompletedResult(
+                    result.id,
+                    BillingRunResultStatus.PENDING,
+                    total_minor=rows[result.billing_period_id]["total_amount"],
+                )
+                for result in billed
+            ]
+            await self._complete(
+                tx, run, [*posted.results, *already_invoiced, *carried, *failed], posted.added_count
+            )
+            return await self._deliveries(tx, posted, billed)
+
+    async def _deliveries(
+        self, tx: Transaction, posted: Posted, billed: Sequence[PendingResult]
+    ) -> list[_Delivery]:
+        """What was posted just now, and what an earlier attempt posted and did not deliver."""
+        stored = await self._periods.list_invoice_requests(
+            tx, [result.billing_period_id for result in billed]
+        )
+        fresh = [
+            _Delivery(result_id, bill.period.id, bill.invoice_request)
+            for result_id, bill in posted.bills
+            if bill.invoice_request is not None
+        ]
+        return fresh + [
+            _Delivery(result.id, result.billing_period_id, stored[result.billing_period_id])
+            for result in billed
+        ]
+
+    async def _deliver(self, scope: Scope, run_id: UUID, deliveries: Sequence[_Delivery]) -> None:
+        """Ask for the invoices, a bounded number at a time, and write what came back."""
+        if not deliveries:
+            return
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._request_invoice(d)) for d in deliveries]
+        await self._record(scope, run_id, deliveries, [task.result() for task in tasks])
+
+    async def _request_invoice(self, delivery: _Delivery) -> str | BillingError:
+        async with self._invoicing_slots:
+            try:
+                return await self._invoicing.create_invoice(delivery.request)
+            except BillingError as error:
+                return error
+
+    @retried_on_conflict
+    async def _record(
+        self,
+        scope: Scope,
+        run_id: UUID,
+        deliveries: Sequence[_Delivery],
+        answers: Sequence[str | BillingError],
+    ) -> None:
+        invoices = [
+            DeliveredInvoice(delivery.billing_period_id, answer)
+            for delivery, answer in zip(deliveries, answers, strict=True)
+            if isinstance(answer, str)
+        ]
+        async with self._database.transaction(scope) as tx:
+            run = await self._runs.get_run(tx, run_id)
+            await self._periods.update_invoiced(tx, invoices, now=self._clock())
+            results = [
+                _delivered(delivery, answer)
+                for delivery, answer in zip(deliveries, answers, strict=True)
+            ]
+            await self._complete(tx, run, results, 0)
+        self._metering.record_invoice_created(scope.tenant_id, count=len(invoices))
+
+    async def _complete(
+        self,
+        tx: Transaction,
+        run: BillingRun,
+        results: Sequence[CompletedResult],
+        added_count: int,
+    ) -> None:
+        status = await self._runs.update_results(
+            tx, run_id=run.id, results=results, added_count=added_count, now=self._clock()
+        )
+        statuses = [result.status for result in results]
+        self._metering.record_billing_run_subscriptions(
+            tx.scope.tenant_id,
+            processed=len(statuses) - statuses.count(BillingRunResultStatus.PENDING),
+            succeeded=statuses.count(BillingRunResultStatus.SUCCEEDED),
+            failed=statuses.count(BillingRunResultStatus.FAILED),
+        )
+        if status is not BillingRunStatus.RUNNING:
+            self._metering.record_billing_run(tx.scope.tenant_id, run.run_type, status)
+            _logger.info("billing run ended", extra={"run_id": str(run.id), "status": str(status)})
+
+
+def _by_turn(
+    results: Sequence[PendingResult], current_periods: dict[UUID, UUID]
+) -> tuple[list[PendingResult], list[PendingResult]]:
+    """Part results whose period is the oldest unbilled one from those that have to wait."""
+    turn: list[PendingResult] = []
+    blocked: list[PendingResult] = []
+    for result in results:
+        is_current = current_periods[result.subscription_id] == result.billing_period_id
+        (turn if is_current else blocked).append(result)
+    return turn, blocked
+
+
+def _blocked(result: PendingResult) -> CompletedResult:
+    typeid = identifiers.to_typeid(identifiers.SUBSCRIPTION, result.subscription_id)
+    return CompletedResult.failed(result.id, EarlierPeriodNotBilled(subscription_id=typeid))
+
+
+def _delivered(delivery: _Delivery, answer: str | BillingError) -> CompletedResult:
+    if isinstance(answer, BillingError):
+        return CompletedResult.failed(delivery.result_id, answer)
+    return CompletedResult(delivery.result_id, BillingRunResultStatus.SUCCEEDED, invoice_id=answer)

@@ -1,0 +1,63 @@
+"""Reads the open periods of locked subscriptions, with all that pricing them needs."""
+
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from billing.domain.catalog import Component
+from billing.domain.periods import OpenPeriods
+from billing.domain.subscriptions import Subscription
+from billing.domain.usage import UsageTally
+from billing.store.billing_periods import BillingPeriodStore
+from billing.store.catalog import CatalogStore
+from billing.store.database import Transaction
+from billing.store.usage import UsageStore
+
+
+class PeriodReader:
+    """Puts together periods, plan versions and usage aggregates, a set of subscriptions at once."""
+
+    def __init__(
+        self, periods: BillingPeriodStore, catalog: CatalogStore, usage: UsageStore
+    ) -> None:
+        self._periods = periods
+        self._catalog = catalog
+        self._usage = usage
+
+    async def read_open_periods(
+        self, tx: Transaction, subscriptions: Iterable[Subscription]
+    ) -> dict[UUID, OpenPeriods]:
+        """Return the open periods of each subscription that has any."""
+        by_id = {subscription.id: subscription for subscription in subscriptions}
+        periods = await self._periods.list_open_periods(tx, by_id)
+        latest = await self._catalog.get_latest_versions(
+            tx, {by_id[subscription_id].plan_id for subscription_id in periods}
+        )
+        version_ids = {p.plan_version_id for listed in periods.values() for p in listed}
+        versions = await self._catalog.get_plan_versions(tx, version_ids)
+        return {
+            subscription_id: OpenPeriods(
+                listed,
+                {p.plan_version_id: versions[p.plan_version_id] for p in listed},
+                latest[by_id[subscription_id].plan_id],
+            )
+            for subscription_id, listed in periods.items()
+        }
+
+    async def read_tallies(
+        self, tx: Transaction, open_periods: Mapping[UUID, OpenPeriods]
+    ) -> dict[UUID, dict[tuple[UUID, UUID], UsageTally]]:
+        """Return the usage aggregates of open periods, by subscription, by (period, component)."""
+        components: dict[tuple[UUID, UUID], Component] = {}
+        owners: dict[UUID, UUID] = {}
+        for subscription_id, listed in open_periods.items():
+            for period in listed.periods:
+                owners[period.id] = subscription_id
+                for component in listed.version_of(period).components:
+                    components[period.id, component.id] = component
+        tallies = await self._usage.list_tallies(
+            tx, owners, component_of=lambda period, component: components[period, component]
+        )
+        by_subscription: dict[UUID, dict[tuple[UUID, UUID], UsageTally]] = {}
+        for key, tally in tallies.items():
+            by_subscription.setdefault(owners[key[0]], {})[key] = tally
+        return by_subscription

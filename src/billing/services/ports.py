@@ -1,0 +1,51 @@
+"""What the use cases need from outside, as they see it."""
+
+from datetime import datetime
+from typing import Protocol
+
+from billing.domain.billing_runs import BillingRunStatus, BillingRunType
+from billing.domain.invoices import InvoiceRequest
+from billing.domain.usage import UsageEventOutcome
+
+
+class Clock(Protocol):
+    """Tells the present moment, in UTC."""
+
+    def __call__(self) -> datetime: ...
+
+
+class Invoicing(Protocol):
+    """The invoicing service."""
+
+    async def create_invoice(self, request: InvoiceRequest) -> str:
+        """Create the invoice, or find the one made before with its key, and return its id.
+
+        Raises InvoicingUnavailable (worth a later attempt) and InvoiceRefused.
+        """
+        ...
+
+
+class Metering(Protocol):
+    """Counts what the service does."""
+
+    def record_billing_run(
+        self, tenant_id: str, run_type: BillingRunType, status: BillingRunStatus
+    ) -> None:
+        """Count a run that ended."""
+        ...
+
+    def record_billing_run_subscriptions(
+        self, tenant_id: str, *, processed: int, succeeded: int, failed: int
+    ) -> None:
+        """Count results that came to their outcome."""
+        ...
+
+    def record_invoice_created(self, tenant_id: str, *, count: int = 1) -> None:
+        """Count invoices."""
+        ...
+
+    def record_usage_events(
+        self, tenant_id: str, outcome: UsageEventOutcome, *, count: int
+    ) -> None:
+        """Count usage events of a call by outcome."""
+        ...

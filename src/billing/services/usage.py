@@ -1,0 +1,247 @@
+"""Use cases of usage: events in, ledger entries out, in one transaction."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from billing.domain import identifiers
+from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, LedgerSourceType
+from billing.domain.pages import Page, PageRequest
+from billing.domain.periods import OpenPeriods
+from billing.domain.scope import Scope
+from billing.domain.subscriptions import Subscription
+from billing.domain.usage import (
+    AcceptedUsage,
+    UsageBook,
+    UsageEvent,
+    UsageEventInput,
+    UsageEventResult,
+    UsageRejected,
+    rate_events,
+)
+from billing.services.open_periods import PeriodReader
+from billing.services.ports import Clock, Metering
+from billing.store.billing_periods import BillingPeriodStore
+from billing.store.database import (
+    Database,
+    Transaction,
+    retried_on_conflict,
+)
+from billing.store.ledger import LedgerStore, NewLedgerEntry, NewLedgerTransaction
+from billing.store.subscriptions import SubscriptionStore
+from billing.store.usage import (
+    NewUsageEvent,
+    UsageStore,
+    properties_json,
+)
+
+
+class UsageService:
+    """Takes usage events and tells what became of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        subscriptions: SubscriptionStore,
+        periods: BillingPeriodStore,
+        period_reader: PeriodReader,
+        usage: UsageStore,
+        ledger: LedgerStore,
+        metering: Metering,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._subscriptions = subscriptions
+        self._periods = periods
+        self._period_reader = period_reader
+        self._usage = usage
+        self._ledger = ledger
+        self._metering = metering
+        self._clock = clock
+
+    async def ingest_usage_events(
+        self, scope: Scope, events: Sequence[UsageEventInput | UsageRejected]
+    ) -> list[UsageEventResult]:
+        """Store and rate events in the order given, and return one result an event.
+
+        An event whose own form rules it out comes as its rejection, and leaves as its result.
+        """
+        well_formed = [event for event in events if isinstance(event, UsageEventInput)]
+        rated = iter(await self._ingest(scope, well_formed) if well_formed else [])
+        results = [
+            event.to_result() if isinstance(event, UsageRejected) else next(rated)
+            for event in events
+        ]
+        for outcome, count in Counter(result.outcome for result in results).items():
+            self._metering.record_usage_events(scope.tenant_id, outcome, count=count)
+        return results
+
+    @retried_on_conflict
+    async def _ingest(
+        self, scope: Scope, events: Sequence[UsageEventInput]
+    ) -> list[UsageEventResult]:
+        async with self._database.transaction(scope) as tx:
+            now = self._clock()
+            known = await self._usage.find_events_by_key(tx, {e.idempotency_key for e in events})
+            fresh = [event for event in events if event.idempotency_key not in known]
+            books = await self._open_books(tx, fresh)
+            results, accepted = rate_events(events, known, books, now=now)
+            if accepted:
+                await self._store(tx, accepted, books, now=now)
+            return results
+
+    async def _open_books(
+        self, tx: Transaction, events: Sequence[UsageEventInput]
+    ) -> dict[UUID, UsageBook]:
+        """Lock the subscriptions of the events and read what rating needs."""
+        if not events:
+            return {}
+        subscriptions = await self._subscriptions.lock_subscriptions(
+            tx, {event.subscription_id for event in events}
+        )
+        open_periods = await self._period_reader.read_open_periods(tx, subscriptions.values())
+        tallies = await self._period_reader.read_tallies(tx, open_periods)
+        late = _subscriptions_with_late_events(events, open_periods)
+        closed = await self._periods.list_closed_periods(tx, late) if late else {}
+        return {
+            subscription.id: UsageBook(
+                subscription,
+                open_periods[subscription.id],
+                tallies.get(subscription.id, {}),
+                tuple(closed.get(subscription.id, ())),
+            )
+            for subscription in subscriptions.values()
+            if subscription.id in open_periods
+        }
+
+    async def _store(
+        self,
+        tx: Transaction,
+        accepted: Sequence[AcceptedUsage],
+        books: Mapping[UUID, UsageBook],
+        *,
+        now: datetime,
+    ) -> None:
+        touched = [book for book in books.values() if book.touched]
+        await self._periods.insert_periods(
+            tx, [period for book in books.values() for period in book.open_periods.opened]
+        )
+        await self._usage.upsert_tallies(
+            tx,
+            [(book.subscription.id, t) for book in touched for t in book.touched.values()],
+            now=now,
+        )
+        await self._usage.insert_events(tx, [_to_row(a) for a in accepted], now=now)
+        await self._post(tx, accepted, [book.subscription for book in touched], now=now)
+
+    async def _post(
+        self,
+        tx: Transaction,
+        accepted: Sequence[AcceptedUsage],
+        subscriptions: Sequence[Subscription],
+        *,
+        now: datetime,
+    ) -> None:
+        """Post one usage_cost an event, in one ledger transaction a subscription."""
+        transactions = {
+            subscription.id: NewLedgerTransaction(
+                identifiers.new_id(), subscription.id, "Usage ingestion"
+            )
+            for subscription in subscriptions
+        }
+        await self._ledger.insert_transactions(
+            tx,
+            transactions.values(),
+            source_type=LedgerSourceType.USAGE_INGESTION,
+            source_id=identifiers.new_id(),
+            now=now,
+        )
+        revenue_accounts = {
+            currency: await self._ledger.get_tenant_account(
+                tx, LedgerAccountKind.USAGE_REVENUE, currency
+            )
+            for currency in {subscription.currency for subscription in subscriptions}
+        }
+        by_id = {subscription.id: subscription for subscription in subscriptions}
+        entries = [
+            _to_entry(a, by_id[a.event.subscription_id], transactions, revenue_accounts)
+            for a in accepted
+        ]
+        await self._ledger.insert_entries(tx, entries, now=now)
+
+    async def get_usage_event(self, scope: Scope, usage_event_id: UUID) -> UsageEvent:
+        """Return an event with what became of it; raises ResourceNotFound."""
+        async with self._database.transaction(scope) as tx:
+            return await self._usage.get_event(tx, usage_event_id)
+
+    async def list_usage_events(
+        self,
+        scope: Scope,
+        page: PageRequest,
+        *,
+        subscription_id: UUID,
+        billing_period_id: UUID | None,
+        usage_meter_id: UUID | None,
+    ) -> Page[UsageEvent]:
+        """Return a page of a subscription's events; raises ResourceNotFound."""
+        async with self._database.transaction(scope) as tx:
+            await self._subscriptions.get_subscription(tx, subscription_id)
+            return await self._usage.list_events(
+                tx,
+                page,
+                subscription_id=subscription_id,
+                billing_period_id=billing_period_id,
+                usage_meter_id=usage_meter_id,
+            )
+
+
+def _subscriptions_with_late_events(
+    events: Iterable[UsageEventInput], open_periods: Mapping[UUID, OpenPeriods]
+) -> set[UUID]:
+    return {
+        event.subscription_id
+        for event in events
+        if event.subscription_id in open_periods
+        and event.event_timestamp < open_periods[event.subscription_id].oldest.period_start
+    }
+
+
+def _to_row(accepted: AcceptedUsage) -> NewUsageEvent:
+    event = accepted.event
+    return NewUsageEvent(
+        accepted.id,
+        event.idempotency_key,
+        accepted.payload_hash,
+        event.subscription_id,
+        accepted.rated.tally.id,
+        event.quantity,
+        event.event_timestamp,
+        properties_json(event.properties),
+        accepted.rated.disposition,
+    )
+
+
+def _to_entry(
+    accepted: AcceptedUsage,
+    subscription: Subscription,
+    transactions: Mapping[UUID, NewLedgerTransaction],
+    revenue_accounts: Mapping[str, UUID],
+) -> NewLedgerEntry:
+    tally = accepted.rated.tally
+    return NewLedgerEntry(
+        subscription_id=subscription.id,
+        ledger_transaction_id=transactions[subscription.id].id,
+        id=identifiers.new_id(),
+        entry_type=LedgerEntryType.USAGE_COST,
+        amount=-accepted.rated.cost_minor,
+        currency=subscription.currency,
+        debit_account_id=subscription.receivable_account_id,
+        credit_account_id=revenue_accounts[subscription.currency],
+        source_usage_event_id=accepted.id,
+        source_charge_id=None,
+        billing_period_id=tally.billing_period_id,
+        usage_meter_id=tally.component.usage_meter_id,
+        calculation_run_id=None,
+        description=f"{tally.component.name} on {accepted.event.event_timestamp:%Y-%m-%d}",
+    )

@@ -1,0 +1,171 @@
+"""Billing periods and the invoices that are asked for them."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from billing.domain.billing import PeriodBill
+from billing.domain.invoices import InvoiceRequest
+from billing.domain.periods import BillingPeriod, BillingPeriodStatus
+from billing.store.database import Transaction
+from billing.store.statements import Row, load_query
+
+_INSERT = load_query("insert_billing_periods")
+_CLOSE = load_query("close_billing_periods")
+_INSERT_REQUESTS = load_query("insert_invoice_requests")
+_RECORD_INVOICES = load_query("record_invoices")
+
+_LIST: Final = """
+SELECT * FROM billing_periods
+WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = ANY ($3::uuid[])
+  AND (status = 'open') = $4
+ORDER BY subscription_id, period_start
+"""
+_LIST_REQUESTS: Final = """
+SELECT billing_period_id, request::text AS request FROM invoice_requests
+WHERE tenant_id = $1 AND livemode = $2 AND billing_period_id = ANY ($3::uuid[])
+"""
+_CUT: Final = """
+UPDATE billing_periods SET period_end = $4
+WHERE tenant_id = $1 AND livemode = $2 AND id = $3 AND status = 'open'
+"""
+
+_invoice_request = TypeAdapter(InvoiceRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredInvoice:
+    """The invoicing service's answer for one period."""
+
+    billing_period_id: UUID
+    invoice_id: str
+
+
+class BillingPeriodStore:
+    """Reads and writes ``billing_periods`` and ``invoice_requests``."""
+
+    async def insert_periods(self, tx: Transaction, periods: Collection[BillingPeriod]) -> None:
+        """Open periods."""
+        if not periods:
+            return
+        await tx.pg.execute(
+            _INSERT,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            [p.id for p in periods],
+            [p.subscription_id for p in periods],
+            [p.plan_version_id for p in periods],
+            [p.anchor_at for p in periods],
+            [p.period_start for p in periods],
+            [p.period_end for p in periods],
+        )
+
+    async def list_open_periods(
+        self, tx: Transaction, subscription_ids: Iterable[UUID]
+    ) -> dict[UUID, list[BillingPeriod]]:
+        """Return the open periods of each subscription, oldest first."""
+        return await self._list(tx, subscription_ids, is_open=True)
+
+    async def list_closed_periods(
+        self, tx: Transaction, subscription_ids: Iterable[UUID]
+    ) -> dict[UUID, list[BillingPeriod]]:
+        """Return the billed and invoiced periods of each subscription, oldest first."""
+        return await self._list(tx, subscription_ids, is_open=False)
+
+    async def _list(
+        self, tx: Transaction, subscription_ids: Iterable[UUID], *, is_open: bool
+    ) -> dict[UUID, list[BillingPeriod]]:
+        records = await tx.pg.fetch(
+            _LIST, tx.scope.tenant_id, tx.scope.livemode, list(subscription_ids), is_open
+        )
+        periods: dict[UUID, list[BillingPeriod]] = {}
+        for record in records:
+            periods.setdefault(record["subscription_id"], []).append(to_billing_period(record))
+        return periods
+
+    async def update_period_end(
+        self, tx: Transaction, billing_period_id: UUID, period_end: datetime
+    ) -> None:
+        """Cut an open period."""
+        await tx.pg.execute(
+            _CUT, tx.scope.tenant_id, tx.scope.livemode, billing_period_id, period_end
+        )
+
+    async def close_periods(
+        self, tx: Transaction, bills: Sequence[PeriodBill], *, now: datetime
+    ) -> None:
+        """Set periods billed (invoiced where nothing is to be invoiced), with their totals."""
+        await tx.pg.execute(
+            _CLOSE,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            now,
+            [bill.period.id for bill in bills],
+            [bill.subscription.id for bill in bills],
+            [bill.period.period_start for bill in bills],
+            [bill.total_minor for bill in bills],
+            [bill.invoice_request is None for bill in bills],
+        )
+
+    async def insert_invoice_requests(
+        self, tx: Transaction, bills: Iterable[PeriodBill], *, now: datetime
+    ) -> None:
+        """Store what the invoicing service will be asked for."""
+        requests = [
+            (bill.period.id, bill.subscription.id, bill.invoice_request)
+            for bill in bills
+            if bill.invoice_request is not None
+        ]
+        await tx.pg.execute(
+            _INSERT_REQUESTS,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            now,
+            [period_id for period_id, _, _ in requests],
+            [subscription_id for _, subscription_id, _ in requests],
+            [_invoice_request.dump_json(request).decode() for _, _, request in requests],
+        )
+
+    async def list_invoice_requests(
+        self, tx: Transaction, billing_period_ids: Iterable[UUID]
+    ) -> dict[UUID, InvoiceRequest]:
+        """Return the stored requests by period."""
+        records = await tx.pg.fetch(
+            _LIST_REQUESTS, tx.scope.tenant_id, tx.scope.livemode, list(billing_period_ids)
+        )
+        return {
+            record["billing_period_id"]: _invoice_request.validate_json(record["request"])
+            for record in records
+        }
+
+    async def update_invoiced(
+        self, tx: Transaction, invoices: Sequence[DeliveredInvoice], *, now: datetime
+    ) -> None:
+        """Set periods invoiced, and their calculations' source invoice."""
+        if not invoices:
+            return
+        await tx.pg.execute(
+            _RECORD_INVOICES,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            now,
+            [invoice.billing_period_id for invoice in invoices],
+            [invoice.invoice_id for invoice in invoices],
+        )
+
+
+def to_billing_period(row: Row) -> BillingPeriod:
+    """Return the period in a row of ``billing_periods``."""
+    return BillingPeriod(
+        id=row["id"],
+        subscription_id=row["subscription_id"],
+        plan_version_id=row["plan_version_id"],
+        anchor_at=row["anchor_at"],
+        period_start=row["period_start"],
+        period_end=row["period_end"],
+        status=BillingPeriodStatus(row["status"]),
+    )

@@ -1,0 +1,230 @@
+"""Usage events and their running aggregates."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import sqlalchemy as sa
+
+from billing.domain import identifiers
+from billing.domain.catalog import Component
+from billing.domain.errors import ResourceNotFound
+from billing.domain.pages import Page, PageRequest
+from billing.domain.usage import (
+    KnownUsageEvent,
+    UsageEvent,
+    UsageEventDisposition,
+    UsageTally,
+)
+from billing.store import tables
+from billing.store.database import LostRace, Transaction, violates
+from billing.store.statements import Row, in_scope, load_query, page_of, to_page
+
+_events = tables.usage_events
+_meters = tables.subscription_usage_meters
+_entries = tables.ledger_entries
+
+_INSERT_EVENTS = load_query("insert_usage_events")
+_UPSERT_TALLIES = load_query("upsert_subscription_usage_meters")
+_LIST_TALLIES: Final = """
+SELECT id, billing_period_id, component_id, quantity, rated_amount, event_count
+FROM subscription_usage_meters
+WHERE tenant_id = $1 AND livemode = $2 AND billing_period_id = ANY ($3::uuid[])
+"""
+_FIND_BY_KEY: Final = """
+SELECT idempotency_key, id, payload_hash, quantity, event_timestamp
+FROM usage_events
+WHERE tenant_id = $1 AND livemode = $2 AND idempotency_key = ANY ($3::text[])
+"""
+
+_KEY_CONSTRAINT: Final = "uq_usage_events_tenant_id_livemode_idempotency_key"
+
+
+class NewUsageEvent(NamedTuple):
+    """A row of ``usage_events``, in the order of the statement's columns."""
+
+    id: UUID
+    idempotency_key: str
+    payload_hash: bytes
+    subscription_id: UUID
+    subscription_usage_meter_id: UUID
+    quantity: Decimal
+    event_timestamp: datetime
+    properties_json: str | None
+    disposition: str
+
+
+class UsageStore:
+    """Reads and writes ``usage_events`` and ``subscription_usage_meters``."""
+
+    async def find_events_by_key(
+        self, tx: Transaction, keys: Collection[str]
+    ) -> dict[str, KnownUsageEvent]:
+        """Return the stored events among the idempotency keys."""
+        records = await tx.pg.fetch(_FIND_BY_KEY, tx.scope.tenant_id, tx.scope.livemode, list(keys))
+        return {
+            record["idempotency_key"]: KnownUsageEvent(
+                record["id"],
+                record["payload_hash"],
+                record["quantity"],
+                record["event_timestamp"],
+            )
+            for record in records
+        }
+
+    async def insert_events(
+        self, tx: Transaction, events: Collection[NewUsageEvent], *, now: datetime
+    ) -> None:
+        """Store events; raises LostRace where another transaction has just used a key."""
+        columns = [list(column) for column in zip(*events, strict=True)]
+        try:
+            await tx.pg.execute(
+                _INSERT_EVENTS, tx.scope.tenant_id, tx.scope.livemode, now, *columns
+            )
+        except asyncpg.UniqueViolationError as error:
+            if violates(error, _KEY_CONSTRAINT):
+                raise LostRace from error
+            raise
+
+    async def list_tallies(
+        self,
+        tx: Transaction,
+        billing_period_ids: Iterable[UUID],
+        *,
+        component_of: Callable[[UUID, UUID], Component | None],
+    ) -> dict[tuple[UUID, UUID], UsageTally]:
+        """Return the aggregates of periods by (period, component).
+
+        ``component_of`` finds the component of a period's plan version.
+        """
+        records = await tx.pg.fetch(
+            _LIST_TALLIES, tx.scope.tenant_id, tx.scope.livemode, list(billing_period_ids)
+        )
+        tallies = {}
+        for record in records:
+            period_id, component_id = record["billing_period_id"], record["component_id"]
+            component = component_of(period_id, component_id)
+            assert component is not None, "an aggregate's component is of its period's plan version"
+            tallies[period_id, component_id] = UsageTally(
+                id=record["id"],
+                billing_period_id=period_id,
+                component=component,
+                quantity=record["quantity"],
+                rated_minor=record["rated_amount"],
+                event_count=record["event_count"],
+            )
+        return tallies
+
+    async def upsert_tallies(
+        self,
+        tx: Transaction,
+        tallies: Collection[tuple[UUID, UsageTally]],
+        *,
+        now: datetime,
+    ) -> None:
+        """Write the aggregates of locked subscriptions, as (subscription, aggregate)."""
+        await tx.pg.execute(
+            _UPSERT_TALLIES,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            now,
+            [tally.id for _, tally in tallies],
+            [subscription_id for subscription_id, _ in tallies],
+            [tally.billing_period_id for _, tally in tallies],
+            [tally.component.id for _, tally in tallies],
+            [tally.component.usage_meter_id for _, tally in tallies],
+            [tally.quantity for _, tally in tallies],
+            [tally.rated_minor for _, tally in tallies],
+            [tally.event_count for _, tally in tallies],
+        )
+
+    async def get_event(self, tx: Transaction, usage_event_id: UUID) -> UsageEvent:
+        """Return an event with what became of it; raises ResourceNotFound."""
+        statement = _events_with_cost(tx).where(_events.c.id == usage_event_id)
+        row = (await tx.sa.execute(statement)).mappings().one_or_none()
+        if row is None:
+            raise ResourceNotFound(
+                kind="usage event",
+                resource_id=identifiers.to_typeid(identifiers.USAGE_EVENT, usage_event_id),
+            )
+        return _to_event(row)
+
+    async def list_events(
+        self,
+        tx: Transaction,
+        request: PageRequest,
+        *,
+        subscription_id: UUID,
+        billing_period_id: UUID | None,
+        usage_meter_id: UUID | None,
+    ) -> Page[UsageEvent]:
+        """Return a page of a subscription's events in the order they were rated."""
+        statement = _events_with_cost(tx).where(_entries.c.subscription_id == subscription_id)
+        if billing_period_id is not None:
+            statement = statement.where(_entries.c.billing_period_id == billing_period_id)
+        if usage_meter_id is not None:
+            statement = statement.where(_entries.c.usage_meter_id == usage_meter_id)
+        # By the ledger's key: the events need no index of their own for the order of arrival.
+        key = [_entries.c.ledger_transaction_id, _entries.c.id]
+        rows = (await tx.sa.execute(page_of(statement, key, request))).mappings().all()
+        return to_page(
+            rows,
+            request,
+            decode=_to_event,
+            key=lambda row: (row["ledger_transaction_id"], row["ledger_entry_id"]),
+        )
+
+
+def properties_json(properties: Mapping[str, str]) -> str | None:
+    """Return properties as they are stored; none at all as NULL."""
+    return json.dumps(dict(properties)) if properties else None
+
+
+def _events_with_cost(tx: Transaction) -> sa.Select[Any]:
+    entry_of_event = sa.and_(
+        in_scope(_entries, tx.scope),
+        _entries.c.source_usage_event_id == _events.c.id,
+        _entries.c.entry_type == sa.literal_column("'usage_cost'"),
+    )
+    meter_of_event = sa.and_(
+        in_scope(_meters, tx.scope), _meters.c.id == _events.c.subscription_usage_meter_id
+    )
+    return (
+        sa.select(
+            _events,
+            _meters.c.component_id,
+            _entries.c.usage_meter_id,
+            _entries.c.billing_period_id,
+            _entries.c.ledger_transaction_id,
+            _entries.c.id.label("ledger_entry_id"),
+            _entries.c.amount,
+            _entries.c.currency,
+        )
+        .select_from(_events)
+        .join(_entries, entry_of_event)
+        .join(_meters, meter_of_event)
+        .where(in_scope(_events, tx.scope))
+    )
+
+
+def _to_event(row: Row) -> UsageEvent:
+    return UsageEvent(
+        id=row["id"],
+        idempotency_key=row["idempotency_key"],
+        subscription_id=row["subscription_id"],
+        usage_meter_id=row["usage_meter_id"],
+        component_id=row["component_id"],
+        billing_period_id=row["billing_period_id"],
+        quantity=row["quantity"],
+        event_timestamp=row["event_timestamp"],
+        properties=row["properties"] or {},
+        disposition=UsageEventDisposition(row["disposition"]),
+        cost_minor=-row["amount"],
+        currency=row["currency"],
+        ledger_entry_id=row["ledger_entry_id"],
+        received_at=row["received_at"],
+    )

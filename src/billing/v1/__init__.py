@@ -1,0 +1,1 @@
+"""Generated from protos/billing/v1 by `make generate`."""

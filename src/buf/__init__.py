@@ -1,0 +1,1 @@
+"""Holds buf.validate, which generated code imports under this name."""

@@ -1,0 +1,1 @@
+"""Stubs of the invoicing service, whose contract is not ours."""

@@ -1,0 +1,1 @@
+"""Generated from protos/invoicing/v1 by `make generate`."""
