@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from billing.domain import identifiers
+
 
 class BillingRunType(StrEnum):
     """What started a run."""
@@ -45,6 +47,11 @@ class BillingRun:
     failed_count: int
     skipped_count: int
     pending_count: int
+
+    @property
+    def typeid(self) -> str:
+        """The id as callers know it."""
+        return identifiers.to_typeid(identifiers.BILLING_RUN, self.id)
 
     @property
     def processed_count(self) -> int:

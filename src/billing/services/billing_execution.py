@@ -187,7 +187,7 @@ class BillingExecution:
         )
         if status is not BillingRunStatus.RUNNING:
             self._metering.record_billing_run(tx.scope.tenant_id, run.run_type, status)
-            _logger.info("billing run ended", extra={"run_id": str(run.id), "status": str(status)})
+            _logger.info("billing run ended", extra={"run_id": run.typeid, "status": status.value})
 
 
 def _by_turn(
