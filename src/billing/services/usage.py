@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.domain import identifiers
-from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, LedgerSourceType
+from billing.domain.ledger import LedgerAccountKind, LedgerSourceType
 from billing.domain.pages import Page, PageRequest
 from billing.domain.periods import OpenPeriods
 from billing.domain.scope import Scope
@@ -18,6 +18,7 @@ from billing.domain.usage import (
     UsageEventInput,
     UsageEventResult,
     UsageRejected,
+    UsageTally,
     rate_events,
 )
 from billing.services.open_periods import PeriodReader
@@ -28,10 +29,11 @@ from billing.store.database import (
     Transaction,
     retried_on_conflict,
 )
-from billing.store.ledger import LedgerStore, NewLedgerEntry, NewLedgerTransaction
+from billing.store.ledger import LedgerStore, NewLedgerTransaction
 from billing.store.subscriptions import SubscriptionStore
 from billing.store.usage import (
-    NewUsageEvent,
+    RatedEvent,
+    RatedMeter,
     UsageStore,
     properties_json,
 )
@@ -132,23 +134,22 @@ class UsageService:
             [(book.subscription.id, t) for book in touched for t in book.touched.values()],
             now=now,
         )
-        await self._usage.insert_events(tx, [_to_row(a) for a in accepted], now=now)
-        await self._post(tx, accepted, [book.subscription for book in touched], now=now)
+        await self._post(tx, accepted, touched, now=now)
 
     async def _post(
         self,
         tx: Transaction,
         accepted: Sequence[AcceptedUsage],
-        subscriptions: Sequence[Subscription],
+        books: Sequence[UsageBook],
         *,
         now: datetime,
     ) -> None:
-        """Post one usage_cost an event, in one ledger transaction a subscription."""
+        """Store the events and post one usage_cost each, in one transaction a subscription."""
         transactions = {
-            subscription.id: NewLedgerTransaction(
-                identifiers.new_id(), subscription.id, "Usage ingestion"
+            book.subscription.id: NewLedgerTransaction(
+                identifiers.new_id(), book.subscription.id, "Usage ingestion"
             )
-            for subscription in subscriptions
+            for book in books
         }
         await self._ledger.insert_transactions(
             tx,
@@ -161,14 +162,21 @@ class UsageService:
             currency: await self._ledger.get_tenant_account(
                 tx, LedgerAccountKind.USAGE_REVENUE, currency
             )
-            for currency in {subscription.currency for subscription in subscriptions}
+            for currency in {book.subscription.currency for book in books}
         }
-        by_id = {subscription.id: subscription for subscription in subscriptions}
-        entries = [
-            _to_entry(a, by_id[a.event.subscription_id], transactions, revenue_accounts)
-            for a in accepted
-        ]
-        await self._ledger.insert_entries(tx, entries, now=now)
+        meters = {
+            tally.id: _to_meter(
+                book.subscription,
+                tally,
+                transactions[book.subscription.id].id,
+                revenue_accounts[book.subscription.currency],
+            )
+            for book in books
+            for tally in book.touched.values()
+        }
+        numbers = {tally_id: number for number, tally_id in enumerate(meters, start=1)}
+        events = [_to_event(a, numbers[a.rated.tally.id]) for a in accepted]
+        await self._usage.insert_rated_events(tx, meters.values(), events, now=now)
 
     async def get_usage_event(self, scope: Scope, usage_event_id: UUID) -> UsageEvent:
         """Return an event with what became of it; raises ResourceNotFound."""
@@ -207,41 +215,35 @@ def _subscriptions_with_late_events(
     }
 
 
-def _to_row(accepted: AcceptedUsage) -> NewUsageEvent:
+def _to_meter(
+    subscription: Subscription,
+    tally: UsageTally,
+    ledger_transaction_id: UUID,
+    revenue_account_id: UUID,
+) -> RatedMeter:
+    return RatedMeter(
+        tally.id,
+        subscription.id,
+        ledger_transaction_id,
+        tally.billing_period_id,
+        tally.component.usage_meter_id,
+        subscription.currency,
+        subscription.receivable_account_id,
+        revenue_account_id,
+        tally.component.name,
+    )
+
+
+def _to_event(accepted: AcceptedUsage, meter_number: int) -> RatedEvent:
     event = accepted.event
-    return NewUsageEvent(
+    return RatedEvent(
+        meter_number,
         accepted.id,
         event.idempotency_key,
         accepted.payload_hash,
-        event.subscription_id,
-        accepted.rated.tally.id,
         event.quantity,
         event.event_timestamp,
         properties_json(event.properties),
         accepted.rated.disposition,
-    )
-
-
-def _to_entry(
-    accepted: AcceptedUsage,
-    subscription: Subscription,
-    transactions: Mapping[UUID, NewLedgerTransaction],
-    revenue_accounts: Mapping[str, UUID],
-) -> NewLedgerEntry:
-    tally = accepted.rated.tally
-    return NewLedgerEntry(
-        subscription_id=subscription.id,
-        ledger_transaction_id=transactions[subscription.id].id,
-        id=identifiers.new_id(),
-        entry_type=LedgerEntryType.USAGE_COST,
-        amount=-accepted.rated.cost_minor,
-        currency=subscription.currency,
-        debit_account_id=subscription.receivable_account_id,
-        credit_account_id=revenue_accounts[subscription.currency],
-        source_usage_event_id=accepted.id,
-        source_charge_id=None,
-        billing_period_id=tally.billing_period_id,
-        usage_meter_id=tally.component.usage_meter_id,
-        calculation_run_id=None,
-        description=f"{tally.component.name} on {accepted.event.event_timestamp:%Y-%m-%d}",
+        accepted.rated.cost_minor,
     )

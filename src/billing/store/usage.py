@@ -1,7 +1,7 @@
 """Usage events and their running aggregates."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from billing.domain import identifiers
 from billing.domain.catalog import Component
 from billing.domain.errors import ResourceNotFound
+from billing.domain.ledger import LedgerEntryType
 from billing.domain.pages import Page, PageRequest
 from billing.domain.usage import (
     KnownUsageEvent,
@@ -28,7 +29,7 @@ _events = tables.usage_events
 _meters = tables.subscription_usage_meters
 _entries = tables.ledger_entries
 
-_INSERT_EVENTS = load_query("insert_usage_events")
+_INSERT_RATED_EVENTS = load_query("insert_rated_events")
 _UPSERT_TALLIES = load_query("upsert_subscription_usage_meters")
 _LIST_TALLIES: Final = """
 SELECT id, billing_period_id, component_id, quantity, rated_amount, event_count
@@ -41,21 +42,39 @@ FROM usage_events
 WHERE tenant_id = $1 AND livemode = $2 AND idempotency_key = ANY ($3::text[])
 """
 
+_ROWS_PER_STATEMENT: Final = 1_000
 _KEY_CONSTRAINT: Final = "uq_usage_events_tenant_id_livemode_idempotency_key"
 
 
-class NewUsageEvent(NamedTuple):
-    """A row of ``usage_events``, in the order of the statement's columns."""
+class RatedMeter(NamedTuple):
+    """What the events of one aggregate have in common, in the order of the statement's columns."""
 
+    subscription_usage_meter_id: UUID
+    subscription_id: UUID
+    ledger_transaction_id: UUID
+    billing_period_id: UUID
+    usage_meter_id: UUID
+    currency: str
+    receivable_account_id: UUID
+    revenue_account_id: UUID
+    name: str
+
+
+class RatedEvent(NamedTuple):
+    """An event to store and post, in the order of the statement's columns.
+
+    ``meter_number`` counts the meters of the call from 1; ``cost_minor`` is zero or more.
+    """
+
+    meter_number: int
     id: UUID
     idempotency_key: str
     payload_hash: bytes
-    subscription_id: UUID
-    subscription_usage_meter_id: UUID
     quantity: Decimal
     event_timestamp: datetime
     properties_json: str | None
     disposition: str
+    cost_minor: int
 
 
 class UsageStore:
@@ -76,19 +95,36 @@ class UsageStore:
             for record in records
         }
 
-    async def insert_events(
-        self, tx: Transaction, events: Collection[NewUsageEvent], *, now: datetime
+    async def insert_rated_events(
+        self,
+        tx: Transaction,
+        meters: Collection[RatedMeter],
+        events: Sequence[RatedEvent],
+        *,
+        now: datetime,
     ) -> None:
-        """Store events; raises LostRace where another transaction has just used a key."""
-        columns = [list(column) for column in zip(*events, strict=True)]
-        try:
-            await tx.pg.execute(
-                _INSERT_EVENTS, tx.scope.tenant_id, tx.scope.livemode, now, *columns
-            )
-        except asyncpg.UniqueViolationError as error:
-            if violates(error, _KEY_CONSTRAINT):
-                raise LostRace from error
-            raise
+        """Store events and post their costs.
+
+        Raises LostRace where another transaction has just used a key.
+        """
+        tx.posted[LedgerEntryType.USAGE_COST] += len(events)
+        shared = [list(column) for column in zip(*meters, strict=True)]
+        for start in range(0, len(events), _ROWS_PER_STATEMENT):
+            rows = events[start : start + _ROWS_PER_STATEMENT]
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            try:
+                await tx.pg.execute(
+                    _INSERT_RATED_EVENTS,
+                    tx.scope.tenant_id,
+                    tx.scope.livemode,
+                    now,
+                    *shared,
+                    *columns,
+                )
+            except asyncpg.UniqueViolationError as error:
+                if violates(error, _KEY_CONSTRAINT):
+                    raise LostRace from error
+                raise
 
     async def list_tallies(
         self,
