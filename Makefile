@@ -18,6 +18,11 @@ help: ## Show this list
 demo: .venv/.installed ## Run the whole flow on this machine: usage, billing run, ledger, invoices
 	@$(BIN)/billing demo
 
+.PHONY: trace
+trace: .venv/.installed ## Import a trace of real requests, bill it, compare (DATA=FILE)
+	@test -n "$(DATA)" || { echo "which file? make trace DATA=FILE" >&2; exit 1; }
+	@$(BIN)/billing trace "$(DATA)"
+
 .PHONY: test
 test: .venv/.installed ## Run all tests
 	@$(BIN)/pytest -n $(WORKERS)
@@ -25,6 +30,14 @@ test: .venv/.installed ## Run all tests
 .PHONY: check-migrations
 check-migrations: .venv/.installed ## Run the migrations, and compare what they make with the tables in the code
 	@$(BIN)/pytest tests/migrations
+
+.PHONY: stubs
+stubs: .venv/.installed ## Build the wheel of typed stubs that sibling services install, into dist/
+	@cd stubs && ../$(BIN)/hatchling build --target wheel --directory ../dist
+
+.PHONY: bench
+bench: .venv/.installed ## Measure every figure against its floor, and write docs/performance.md
+	@$(BIN)/python -m benchmarks
 
 .PHONY: venv
 venv: .venv/.installed ## Install the locked dependencies and this project into .venv
@@ -67,6 +80,9 @@ lint: .venv/.installed ## Check style, types, layers, the contract and that gene
 	@$(BIN)/mypy --no-error-summary
 	@echo "import-linter"
 	@report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
+	@echo "hadolint, yamllint"
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/yamllint --strict deploy/compose.yaml deploy/kubernetes deploy/kubernetes-mtls deploy/prometheus
 	@echo "buf"
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
@@ -95,17 +111,18 @@ proto-baseline: .venv/.installed ## Accept the protos as they are as what buf br
 
 # The locks name no index, so they install from whatever index pip is configured with.
 # Pins stay as they are unless asked: make lock UPGRADE=1
-COMPILE = "$$tool/bin/uv" --quiet pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+COMPILE = "$$tool/bin/uv" --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
-lock: ## Write requirements.txt and requirements-dev.txt from pyproject.toml (UPGRADE=1 takes newer versions)
+lock: ## Write the three requirements files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
 	python3 -m venv "$$tool"; \
 	"$$tool/bin/python" -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
-	$(COMPILE) -o requirements.txt >/dev/null; \
-	$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt >/dev/null; \
-	if grep -n '://' requirements.txt requirements-dev.txt; then echo "a lock names a URL" >&2; exit 1; fi
+	$(COMPILE) pyproject.toml -o requirements.txt >/dev/null; \
+	$(COMPILE) pyproject.toml --group dev -c requirements.txt -o requirements-dev.txt >/dev/null; \
+	$(COMPILE) --group build -c requirements-dev.txt -o requirements-build.txt >/dev/null; \
+	if grep -n '://' requirements*.txt; then echo "a lock names a URL" >&2; exit 1; fi
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build output

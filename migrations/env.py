@@ -14,11 +14,18 @@ def include_name(name: str | None, type_: str, parent_names: object) -> bool:
 
 
 def run_migrations() -> None:
-    """Run every pending migration in one transaction."""
+    """Run every pending migration, each in a transaction of its own."""
     connection: Connection | None = context.config.attributes.get("connection")
     if connection is None:
         raise RuntimeError("run `billing migrate`: it makes the connection for the migrations")
-    context.configure(connection=connection, target_metadata=metadata, include_name=include_name)
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        include_name=include_name,
+        compare_type=True,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -65,9 +65,10 @@ DECLARE
 BEGIN
     SELECT e.id, e.entry_type, d.kind AS debit_kind, c.kind AS credit_kind INTO wrong
     FROM new_entries e
-    LEFT JOIN ledger_accounts d
+    -- By its full name: a temporary table of the session would be found first.
+    LEFT JOIN public.ledger_accounts d
       ON d.tenant_id = e.tenant_id AND d.livemode = e.livemode AND d.id = e.debit_account_id
-    LEFT JOIN ledger_accounts c
+    LEFT JOIN public.ledger_accounts c
       ON c.tenant_id = e.tenant_id AND c.livemode = e.livemode AND c.id = e.credit_account_id
     WHERE d.id IS NULL
        OR c.id IS NULL

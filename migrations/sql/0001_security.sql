@@ -3,7 +3,9 @@
 
 DO $$
 BEGIN
-    CREATE ROLE billing_app NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'billing_app') THEN
+        CREATE ROLE billing_app NOLOGIN;
+    END IF;
 EXCEPTION
     -- Roles belong to the whole server: another database of it may have made this one.
     WHEN duplicate_object OR unique_violation THEN NULL;
@@ -11,7 +13,12 @@ END $$;
 
 DO $$
 BEGIN
-    IF NOT pg_has_role(current_user, 'billing_app', 'MEMBER') THEN
+    -- Since PostgreSQL 16 the maker of a role is its member, but may not become it.
+    IF NOT pg_has_role(
+        current_user,
+        'billing_app',
+        CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END
+    ) THEN
         EXECUTE format('GRANT billing_app TO %I', current_user);
     END IF;
 END $$;

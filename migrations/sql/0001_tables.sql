@@ -22,6 +22,7 @@ CREATE TABLE billing_runs (
     CONSTRAINT ck_billing_runs_completed_at CHECK ((status = 'running') = (completed_at IS NULL)),
     CONSTRAINT ck_billing_runs_counts CHECK (succeeded_count + failed_count + skipped_count <= result_count)
 );
+CREATE INDEX ix_billing_runs_running ON billing_runs (tenant_id, livemode, id) WHERE status = 'running';
 ALTER TABLE billing_runs ADD CONSTRAINT pk_billing_runs PRIMARY KEY (tenant_id, livemode, id);
 
 CREATE TABLE idempotent_requests (

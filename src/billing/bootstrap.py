@@ -1,19 +1,29 @@
 """The only place where objects are wired: settings in, a running service out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from billing.api.authentication import JwtAuthenticator
+from billing.api.authentication import Authenticator, JwtAuthenticator, NoTokenIssuer
+from billing.api.client_access import ClientAccessFile
 from billing.api.registrations import UseCases, registrations
 from billing.api.server import ApiServer
 from billing.api.signing_keys import KeyFile, KeySource, KeyUrl
-from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings
+from billing.api.transport_security import read_authorities, read_certificate_and_key
+from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings, InvoicingTls
 from billing.config import Settings
+from billing.observability.backlog import BacklogWatch
 from billing.observability.metrics import Metrics
+from billing.observability.tracing import traced
 from billing.sandbox.development_key import load_or_create_key
 from billing.sandbox.embedded_postgres import EmbeddedPostgresServer, default_data_dir
 from billing.services.billing_execution import BillingExecution
@@ -21,9 +31,11 @@ from billing.services.billing_posting import BillingPosting
 from billing.services.billing_runs import BillingRunService
 from billing.services.catalog import CatalogService
 from billing.services.idempotency import Idempotency
+from billing.services.invoice_delivery import InvoiceDelivery
 from billing.services.ledger import LedgerService
 from billing.services.open_periods import PeriodReader
 from billing.services.ports import Clock, Invoicing, Metering
+from billing.services.run_rescue import RunRescue
 from billing.services.subscriptions import SubscriptionService
 from billing.services.usage import UsageService
 from billing.store.billing_periods import BillingPeriodStore
@@ -38,9 +50,9 @@ from billing.store.tenants import TenantStore
 from billing.store.usage import UsageStore
 from billing.store.work_queue import WorkQueue
 from billing.workers.bill_batches import BillBatchWorker
+from billing.workers.rescue_runs import RescueRunsWorker
 
 _WORKER_CONCURRENCY = 2
-_HEARTBEAT_TIMEOUT_SECONDS = 30.0
 
 
 def system_clock() -> datetime:
@@ -117,10 +129,9 @@ def wire_execution(
         stores.subscriptions,
         stores.periods,
         posting,
-        invoicing,
+        InvoiceDelivery(invoicing, concurrency=settings.invoicing_concurrency),
         metering,
         clock,
-        invoicing_concurrency=settings.invoicing_concurrency,
     )
 
 
@@ -141,37 +152,44 @@ def wire_use_cases(
         stores.queue,
         execution,
         stores.idempotency,
+        metering,
         clock,
         batch_size=settings.batch_size,
     )
     return UseCases(
-        catalog=CatalogService(
-            database, stores.catalog, stores.ledger, stores.tenants, stores.idempotency, clock
+        catalog=traced(
+            CatalogService(
+                database, stores.catalog, stores.ledger, stores.tenants, stores.idempotency, clock
+            )
         ),
-        subscriptions=SubscriptionService(
-            database,
-            stores.subscriptions,
-            stores.periods,
-            stores.period_reader,
-            stores.catalog,
-            stores.ledger,
-            billing_runs,
-            execution,
-            stores.idempotency,
-            clock,
+        subscriptions=traced(
+            SubscriptionService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.period_reader,
+                stores.catalog,
+                stores.ledger,
+                billing_runs,
+                execution,
+                stores.idempotency,
+                clock,
+            )
         ),
-        usage=UsageService(
-            database,
-            stores.subscriptions,
-            stores.periods,
-            stores.period_reader,
-            stores.usage,
-            stores.ledger,
-            metering,
-            clock,
+        usage=traced(
+            UsageService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.period_reader,
+                stores.usage,
+                stores.ledger,
+                metering,
+                clock,
+            )
         ),
-        billing_runs=billing_runs,
-        ledger=LedgerService(database, stores.ledger, stores.subscriptions, clock),
+        billing_runs=traced(billing_runs),
+        ledger=traced(LedgerService(database, stores.ledger, stores.subscriptions, clock)),
     )
 
 
@@ -188,15 +206,22 @@ async def running_service(
         settings.require_servable()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
+        if settings.otlp_endpoint is not None:
+            await stack.enter_async_context(_exported_spans(settings.otlp_endpoint))
         url = await stack.enter_async_context(database_url(settings))
-        database = Database(url, pool_size=settings.pool_size)
+        database = Database(url, pool_size=settings.pool_size, metering=metrics)
+        metrics.watch_pool(database.pool_use)
         stack.push_async_callback(database.close)
-        invoicing = _invoicing_client(settings)
+        invoicing = _invoicing_client(settings, metrics)
         stack.push_async_callback(invoicing.close)
         stores = Stores()
         execution = wire_execution(settings, database, stores, invoicing, metrics, clock)
         if worker:
-            await stack.enter_async_context(_running_worker(database, execution))
+            await stack.enter_async_context(_running_worker(settings, database, execution, metrics))
+            rescue = RunRescue(database, stores.tenants, stores.runs, stores.queue, clock)
+            await stack.enter_async_context(_repeated(RescueRunsWorker(rescue).run()))
+            backlog = BacklogWatch(database, stores.queue, stores.tenants, stores.periods, metrics)
+            await stack.enter_async_context(_repeated(backlog.run()))
         if settings.metrics_address:
             stack.enter_context(_metrics_endpoint(metrics, settings.metrics_address))
         address = None
@@ -206,6 +231,7 @@ async def running_service(
                 settings,
                 registrations(use_cases),
                 authenticator=_authenticator(settings),
+                client_access=_client_access(settings),
                 metrics=metrics,
                 database_ping=database.ping,
             )
@@ -216,12 +242,15 @@ async def running_service(
 
 
 @asynccontextmanager
-async def _running_worker(database: Database, execution: BillingExecution) -> AsyncIterator[None]:
+async def _running_worker(
+    settings: Settings, database: Database, execution: BillingExecution, metrics: Metrics
+) -> AsyncIterator[None]:
     worker = BillBatchWorker(
         database,
         execution,
+        metrics,
         concurrency=_WORKER_CONCURRENCY,
-        heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS,
+        heartbeat_timeout_seconds=settings.worker_heartbeat_timeout_seconds,
     )
     task = asyncio.create_task(worker.run())
     try:
@@ -229,6 +258,24 @@ async def _running_worker(database: Database, execution: BillingExecution) -> As
     finally:
         worker.stop()
         await task
+
+
+@asynccontextmanager
+async def _repeated(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let endless work go on until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _exported_spans(endpoint: str) -> AbstractAsyncContextManager[None]:
+    # Here, because importing it takes a tenth of a second and 4 MB.
+    from billing.observability.span_export import exported_spans  # noqa: PLC0415
+
+    return exported_spans(endpoint)
 
 
 @contextmanager
@@ -240,17 +287,44 @@ def _metrics_endpoint(metrics: Metrics, address: str) -> Iterator[None]:
         endpoint.close()
 
 
-def _invoicing_client(settings: Settings) -> InvoicingClient:
+def _invoicing_client(settings: Settings, metrics: Metrics) -> InvoicingClient:
     return InvoicingClient(
         settings.invoicing_address,
         settings=InvoicingClientSettings(
             deadline_seconds=settings.invoicing_deadline_seconds,
             max_attempts=settings.invoicing_attempts,
+            tls=_invoicing_tls(settings),
         ),
+        metering=metrics,
     )
 
 
-def _authenticator(settings: Settings) -> JwtAuthenticator:
+def _invoicing_tls(settings: Settings) -> InvoicingTls | None:
+    roots_file = settings.invoicing_tls_root_certificates_file
+    if roots_file is None:
+        return None
+    roots = read_authorities(roots_file, "invoicing_tls_root_certificates_file")
+    certificate_file = settings.invoicing_tls_certificate_file
+    key_file = settings.invoicing_tls_private_key_file
+    if certificate_file is None or key_file is None:
+        return InvoicingTls(root_certificates=roots)
+    certificate, key = read_certificate_and_key(
+        certificate_file,
+        key_file,
+        certificate_field="invoicing_tls_certificate_file",
+        key_field="invoicing_tls_private_key_file",
+    )
+    return InvoicingTls(root_certificates=roots, certificate_chain=certificate, private_key=key)
+
+
+def _client_access(settings: Settings) -> ClientAccessFile | None:
+    path = settings.client_access_file
+    return None if path is None else ClientAccessFile(path)
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    if not (settings.has_token_issuer or settings.uses_development_key):
+        return NoTokenIssuer()
     return JwtAuthenticator(
         _key_source(settings), issuer=settings.jwt_issuer, audience=settings.jwt_audience
     )

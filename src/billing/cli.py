@@ -1,6 +1,7 @@
-"""The command line: ``billing serve``, ``worker``, ``migrate``, ``token``, ``config``, ``demo``."""
+"""The command line: ``billing serve``, ``worker``, ``health``, ``migrate``, ``token``, ..."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -10,17 +11,22 @@ from typing import Annotated, Any, NoReturn
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from billing.api.access import ContractIncomplete
+from billing.api.client_access import ClientAccessUnusable
+from billing.api.health import LIVENESS
 from billing.api.server import ListenAddressUnavailable
 from billing.api.signing_keys import SigningKeysUnusable
 from billing.bootstrap import data_directory, database_url, running_service
+from billing.clients.health import health_of, reachable_address
 from billing.config import SETTINGS, ConfigurationInvalid, Settings, read_settings
 from billing.domain.errors import BillingError
+from billing.importer.command import usage_app
 from billing.observability.logging import configure_logging
 from billing.observability.metrics import MetricsAddressUnavailable
-from billing.sandbox.demo import DemoFailed, run_demo
+from billing.sandbox.demo import run_demo
 from billing.sandbox.development_key import (
     DevelopmentKeyUnusable,
     load_or_create_key,
@@ -28,6 +34,8 @@ from billing.sandbox.development_key import (
 )
 from billing.sandbox.embedded_postgres import EmbeddedPostgresError
 from billing.sandbox.invoicing_server import InvoicingServerSettings, serve_invoicing
+from billing.sandbox.processes import SandboxFailed
+from billing.sandbox.trace import run_trace
 from billing.store.migrations import SchemaNotCurrent, migrate
 
 app = typer.Typer(
@@ -36,19 +44,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(usage_app, name="usage")
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 # What a person can mend: told in one line, without a traceback.
 _EXPECTED = (
     BillingError,
+    ClientAccessUnusable,
     ConfigurationInvalid,
     ContractIncomplete,
-    DemoFailed,
     DevelopmentKeyUnusable,
     EmbeddedPostgresError,
     ListenAddressUnavailable,
     MetricsAddressUnavailable,
+    SandboxFailed,
     SchemaNotCurrent,
     SigningKeysUnusable,
     OSError,
@@ -65,7 +75,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    _err.print(f"[bold red]error:[/] {message}", markup=True)
+    _err.print(f"[bold red]error:[/] {escape(message)}")
     raise SystemExit(1)
 
 
@@ -102,7 +112,15 @@ def worker() -> None:
     _run(_serve(_settings(), api=False, worker=True))
 
 
+def _spare_garbage_collector() -> None:
+    """Collect rarely: a call of thousands of events allocates much and leaves no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
 async def _serve(settings: Settings, *, api: bool, worker: bool) -> None:
+    _spare_garbage_collector()
     stopped = asyncio.create_task(_until_signal())
     async with running_service(settings, api=api, worker=worker) as service:
         if service.address is not None:
@@ -114,6 +132,39 @@ async def _serve(settings: Settings, *, api: bool, worker: bool) -> None:
         await stopped
         _out.print("draining")
     _out.print("stopped")
+
+
+@app.command()
+def health(
+    address: Annotated[
+        str | None,
+        typer.Option(help="host:port or unix:/path; BILLING_LISTEN_ADDRESS if not given."),
+    ] = None,
+    service: Annotated[
+        str,
+        typer.Option(
+            help="A gRPC service; all together if not given. "
+            f"{LIVENESS}: the process answers, whether or not the database does."
+        ),
+    ] = "",
+    timeout_seconds: Annotated[float, typer.Option(min=0.1, max=60)] = 3.0,
+) -> None:
+    """Ask a server whether it serves: exit code 0 if so, else 1. For a container's health check.
+
+    With BILLING_TLS_CERTIFICATE_FILE the server must prove itself with that certificate.
+    """
+    settings = _settings()
+    status = asyncio.run(
+        health_of(
+            address or reachable_address(settings.listen_address),
+            service=service,
+            certificate_file=settings.tls_certificate_file,
+            timeout_seconds=timeout_seconds,
+        )
+    )
+    _out.print(status)
+    if status != "SERVING":
+        raise SystemExit(1)
 
 
 @app.command("migrate")
@@ -220,6 +271,12 @@ def invoicing_server(
 def demo() -> None:
     """Watch the main job: a month of usage becomes a ledger, a billing run and invoices."""
     _run(run_demo(Console()))
+
+
+@app.command(hidden=True)
+def trace(file: Path) -> None:
+    """Import a file shaped as the Azure LLM trace, bill it once, and compare."""
+    _run(run_trace(Console(), file))
 
 
 if __name__ == "__main__":

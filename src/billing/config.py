@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 PREFIX: Final = "BILLING_"
 
@@ -89,8 +89,20 @@ def _parse_metrics_address(text: str) -> str | None:
     return text
 
 
+def _parse_otlp_endpoint(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or not url.port:
+        raise ValueError(text)
+    if url.path not in ("", "/"):  # it would be left out in silence
+        raise ValueError(text)
+    return text
+
+
 def _parse_database_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+    url = urlsplit(text)
+    # SQLAlchemy and asyncpg each know the words for TLS that the other does not.
+    about_tls = any(name.startswith("ssl") for name in parse_qs(url.query))
+    if url.scheme not in ("postgresql", "postgres") or about_tls:
         raise ValueError(text)
     return text
 
@@ -143,7 +155,11 @@ _PATH: Final = _Format("a path", lambda text: Path(text).expanduser())
 _FLAG: Final = _Format("true or false", _parse_flag)
 _ADDRESS: Final = _Format("host:port, [ipv6]:port or unix:/path", _parse_address)
 _METRICS_ADDRESS: Final = _Format("host:port or [ipv6]:port", _parse_metrics_address)
-_DATABASE_URL: Final = _Format("postgresql://user:password@host:port/database", _parse_database_url)
+_OTLP_ENDPOINT: Final = _Format("http://host:port or https://host:port", _parse_otlp_endpoint)
+_DATABASE_URL: Final = _Format(
+    "postgresql://user:password@host:port/database, and TLS in PGSSLMODE and PGSSLROOTCERT",
+    _parse_database_url,
+)
 _JWKS_URL: Final = _Format("an https:// address (http:// only on loopback)", _parse_jwks_url)
 
 
@@ -173,6 +189,12 @@ class Settings:
             is_secret=True,
         ),
     )
+    database_url_file: Path | None = field(
+        default=None,
+        metadata=_described(
+            "A file that holds the database URL, where secrets come as files.", _PATH
+        ),
+    )
     data_dir: Path | None = field(
         default=None,
         metadata=_described(
@@ -190,10 +212,31 @@ class Settings:
         metadata=_described("Where gRPC is served: host:port or unix:/path.", _ADDRESS),
     )
     tls_certificate_file: Path | None = field(
-        default=None, metadata=_described("Certificate chain of the gRPC server (PEM).", _PATH)
+        default=None,
+        metadata=_described(
+            "Certificate chain of the gRPC server (PEM); read again when it changes.", _PATH
+        ),
     )
     tls_private_key_file: Path | None = field(
         default=None, metadata=_described("Its private key (PEM).", _PATH)
+    )
+    mtls_listen_address: str | None = field(
+        default=None,
+        metadata=_described(
+            "Where gRPC is served to callers with a client certificate, who need no token.",
+            _ADDRESS,
+        ),
+    )
+    tls_client_ca_file: Path | None = field(
+        default=None,
+        metadata=_described("The authorities that issue client certificates (PEM).", _PATH),
+    )
+    client_access_file: Path | None = field(
+        default=None,
+        metadata=_described(
+            "What the bearer of each client certificate may do (TOML); read again when it changes.",
+            _PATH,
+        ),
     )
     allow_plaintext: bool = field(
         default=False,
@@ -241,6 +284,13 @@ class Settings:
         default=True,
         metadata=_described("`billing serve` also works on billing runs.", _FLAG),
     )
+    worker_heartbeat_timeout_seconds: float = field(
+        default=30.0,
+        metadata=_described(
+            "How long a worker may be silent until others take over what it had taken.",
+            _seconds(1.0, 3600.0),
+        ),
+    )
     batch_size: int = field(
         default=500,
         metadata=_described("Subscriptions billed in one transaction.", _whole_number(1, 5000)),
@@ -248,6 +298,22 @@ class Settings:
     invoicing_address: str = field(
         default="127.0.0.1:50052",
         metadata=_described("The invoicing service.", _ADDRESS),
+    )
+    invoicing_tls_root_certificates_file: Path | None = field(
+        default=None,
+        metadata=_described(
+            "The authorities of the invoicing service's certificate (PEM); without it, no TLS.",
+            _PATH,
+        ),
+    )
+    invoicing_tls_certificate_file: Path | None = field(
+        default=None,
+        metadata=_described(
+            "Certificate chain that the invoicing service knows us by (PEM).", _PATH
+        ),
+    )
+    invoicing_tls_private_key_file: Path | None = field(
+        default=None, metadata=_described("Its private key (PEM).", _PATH)
     )
     invoicing_deadline_seconds: float = field(
         default=10.0,
@@ -267,6 +333,14 @@ class Settings:
         default="127.0.0.1:9464",
         metadata=_described("Where Prometheus reads metrics; empty is off.", _METRICS_ADDRESS),
     )
+    otlp_endpoint: str | None = field(
+        default=None,
+        metadata=_described(
+            "The OpenTelemetry collector to send traces to (OTLP over gRPC, http:// without TLS); "
+            "`OTEL_*` variables set the rest.",
+            _OTLP_ENDPOINT,
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=_described(
@@ -280,15 +354,32 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ConfigurationInvalid for settings that contradict each other."""
-        if (self.tls_certificate_file is None) != (self.tls_private_key_file is None):
-            raise ConfigurationInvalid(
-                variable_of("tls_certificate_file"),
-                f"and {variable_of('tls_private_key_file')} go together: set both or neither",
-            )
+        self._require_together("tls_certificate_file", "tls_private_key_file")
+        self._require_together("mtls_listen_address", "tls_client_ca_file", "client_access_file")
+        self._require_together("invoicing_tls_certificate_file", "invoicing_tls_private_key_file")
+        self._require_with("mtls_listen_address", needed="tls_certificate_file")
+        self._require_with(
+            "invoicing_tls_certificate_file", needed="invoicing_tls_root_certificates_file"
+        )
         if self.jwks_file is not None and self.jwks_url is not None:
             raise ConfigurationInvalid(
                 variable_of("jwks_file"),
                 f"and {variable_of('jwks_url')} exclude each other: set one",
+            )
+
+    def _require_together(self, *field_names: str) -> None:
+        missing = [name for name in field_names if getattr(self, name) is None]
+        if missing and len(missing) < len(field_names):
+            raise ConfigurationInvalid(
+                variable_of(missing[0]),
+                f"is not set, and {' and '.join(map(variable_of, field_names))} go together: "
+                "set all or none",
+            )
+
+    def _require_with(self, field_name: str, *, needed: str) -> None:
+        if getattr(self, field_name) is not None and getattr(self, needed) is None:
+            raise ConfigurationInvalid(
+                variable_of(needed), f"is not set, and {variable_of(field_name)} needs it"
             )
 
     @property
@@ -299,14 +390,26 @@ class Settings:
     @property
     def uses_development_key(self) -> bool:
         """Whether tokens of the embedded default's own key are accepted, and no others."""
-        return self.database_url is None and self.jwks_file is None and self.jwks_url is None
+        return self.database_url is None and not self.has_token_issuer
+
+    @property
+    def has_token_issuer(self) -> bool:
+        """Whether an issuer of tokens is configured."""
+        return self.jwks_file is not None or self.jwks_url is not None
+
+    @property
+    def uses_client_certificates(self) -> bool:
+        """Whether callers may present a client certificate instead of a token."""
+        return self.mtls_listen_address is not None
 
     def require_servable(self) -> None:
         """Raise ConfigurationInvalid where `serve` would run open to others by accident."""
-        if self.database_url is not None and self.jwks_file is None and self.jwks_url is None:
+        knows_callers = self.has_token_issuer or self.uses_client_certificates
+        if self.database_url is not None and not knows_callers:
             raise ConfigurationInvalid(
                 variable_of("jwks_file"),
-                f"or {variable_of('jwks_url')} is needed with {variable_of('database_url')}: "
+                f"or {variable_of('jwks_url')} or {variable_of('mtls_listen_address')} is needed "
+                f"with {variable_of('database_url')}: "
                 "only the embedded default accepts tokens of its own development key",
             )
         plaintext = not self.uses_tls and not self.allow_plaintext
@@ -360,7 +463,25 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         values[definition.name] = _parse(
             variable, text, definition.metadata["form"], is_secret=definition.metadata["is_secret"]
         )
+    if "database_url_file" in values:
+        values["database_url"] = _database_url_in(values["database_url_file"], values)
     return Settings(**values)
+
+
+def _database_url_in(path: Path, values: Mapping[str, Any]) -> Any:
+    variable = variable_of("database_url_file")
+    if "database_url" in values:
+        raise ConfigurationInvalid(
+            variable, f"and {variable_of('database_url')} exclude each other: set one"
+        )
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigurationInvalid(
+            variable, f"names {path}, which cannot be read: {problem}"
+        ) from None
+    return _parse(variable, text, _DATABASE_URL, is_secret=True)
 
 
 def _parse(variable: str, text: str, form: _Format, *, is_secret: bool) -> Any:

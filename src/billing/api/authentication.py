@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -45,6 +45,10 @@ class CredentialsInvalid(CredentialsRefused):
         super().__init__(f"the token is not accepted: {problem}")
 
 
+class ClaimInvalid(ValueError):
+    """What is said of a caller cannot be meant; the text names the claim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A verified caller: who it is, and what it may do, in live or in test data."""
@@ -79,6 +83,16 @@ def bearer_token(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise CredentialsInvalid(f"it is no bearer token; {_HOW_TO}")
     return token.strip()
+
+
+class NoTokenIssuer:
+    """Refuses every token: callers prove themselves with client certificates alone."""
+
+    async def authenticate(self, token: str) -> Principal:
+        """Raise CredentialsInvalid."""
+        raise CredentialsInvalid(
+            "this service has no token issuer; present a client certificate at its mTLS address"
+        )
 
 
 class JwtAuthenticator:
@@ -141,7 +155,13 @@ class JwtAuthenticator:
             raise CredentialsExpired from error
         except jwt.PyJWTError as error:
             raise CredentialsInvalid(_problem_of(error)) from error
-        return _VerifiedToken(_principal_of(claims), int(claims["exp"]))
+        if not claims["sub"]:
+            raise CredentialsInvalid("its claim sub is empty")
+        try:
+            principal = principal_of(claims, subject=claims["sub"])
+        except ClaimInvalid as error:
+            raise CredentialsInvalid(f"its {error}") from error
+        return _VerifiedToken(principal, int(claims["exp"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,24 +228,23 @@ def _problem_of(error: jwt.PyJWTError) -> str:
     return "it is no well-formed JWT"
 
 
-def _principal_of(claims: dict[str, Any]) -> Principal:
+def principal_of(claims: Mapping[str, Any], *, subject: str) -> Principal:
+    """Return what the claims allow the subject; raises ClaimInvalid."""
     livemode = claims.get("livemode")
     if not isinstance(livemode, bool):
-        raise CredentialsInvalid("its claim livemode must be true or false")
-    if not claims["sub"]:
-        raise CredentialsInvalid("its claim sub is empty")
+        raise ClaimInvalid("claim livemode must be true or false")
     return Principal(
-        subject=claims["sub"],
+        subject=subject,
         tenants=_names_in(claims, "tenants"),
         livemode=livemode,
         capabilities=_names_in(claims, "capabilities"),
     )
 
 
-def _names_in(claims: dict[str, Any], claim: str) -> frozenset[str]:
+def _names_in(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
     names = claims.get(claim)
     if names == ALL:
         return frozenset({ALL})
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise CredentialsInvalid(f'its claim {claim} must be a list of names, or "*" for all')
+        raise ClaimInvalid(f'claim {claim} must be a list of names, or "*" for all')
     return frozenset(names)

@@ -1,9 +1,7 @@
 """The gRPC server: what listens, what guards it, how it stops."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -16,8 +14,10 @@ from grpc_reflection.v1alpha import reflection
 from billing.api import health
 from billing.api.access import AccessPolicy
 from billing.api.authentication import Authenticator
+from billing.api.client_access import ClientAccessFile
 from billing.api.interceptors import all_interceptors
-from billing.config import ConfigurationInvalid, Settings, variable_of
+from billing.api.transport_security import mtls_credentials, server_credentials
+from billing.config import Settings, variable_of
 from billing.observability.metrics import Metrics
 
 Registration: TypeAlias = tuple[Callable[[Any, grpc.aio.Server], None], object, ServiceDescriptor]
@@ -33,10 +33,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class ListenAddressUnavailable(Exception):
     """Another program has the address, or it is not this machine's."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, field_name: str = "listen_address") -> None:
         super().__init__(
             f"cannot listen on {address}: it is in use, not this machine's or not permitted; "
-            f"choose another {variable_of('listen_address')}"
+            f"choose another {variable_of(field_name)}"
         )
         self.address = address
 
@@ -52,9 +52,11 @@ class ApiServer:
         authenticator: Authenticator,
         metrics: Metrics,
         database_ping: Callable[[], Awaitable[None]],
+        client_access: ClientAccessFile | None = None,
     ) -> None:
         """``database_ping`` raises if the database does not answer.
 
+        ``client_access`` knows the bearers of client certificates, where these are configured.
         Raises ConfigurationInvalid for settings that would serve strangers, and ContractIncomplete
         if an RPC declares no capability.
         """
@@ -65,6 +67,7 @@ class ApiServer:
         self._services = tuple(descriptor.full_name for descriptor in descriptors)
         self._interceptors = all_interceptors(
             authenticator=authenticator,
+            client_access=client_access,
             policy=AccessPolicy.of(descriptors),
             metrics=metrics,
             max_message_bytes=settings.max_message_bytes,
@@ -74,14 +77,18 @@ class ApiServer:
         self._watching: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._port = 0
+        self._mtls_port = 0
 
     @property
     def address(self) -> str:
         """Where it listens: with the port that it got where 0 was asked for."""
-        address = self._settings.listen_address
-        if address.startswith("unix:"):
-            return address
-        return f"{address.rpartition(':')[0]}:{self._port}"
+        return _with_port(self._settings.listen_address, self._port)
+
+    @property
+    def mtls_address(self) -> str | None:
+        """Where it listens for callers with client certificates, None if nowhere."""
+        address = self._settings.mtls_listen_address
+        return address and _with_port(address, self._mtls_port)
 
     async def start(self) -> None:
         """Return when RPCs are answered; the health then tells whether the database does.
@@ -89,14 +96,26 @@ class ApiServer:
         Raises ListenAddressUnavailable, and ConfigurationInvalid for a certificate or key that
         cannot be used.
         """
-        credentials = _credentials(self._settings)
+        credentials = server_credentials(self._settings)
         server = self._make_server()
-        self._port = _bind(server, self._settings.listen_address, credentials)
+        self._port = _bind(server, "listen_address", self._settings.listen_address, credentials)
+        if self._settings.mtls_listen_address is not None:
+            self._mtls_port = _bind(
+                server,
+                "mtls_listen_address",
+                self._settings.mtls_listen_address,
+                mtls_credentials(self._settings),
+            )
         await self._database_watch.look()
         await server.start()
         self._server = server
         self._watching = asyncio.create_task(self._database_watch.run())
-        _log.info("serving", address=self.address, tls=credentials is not None)
+        _log.info(
+            "serving",
+            address=self.address,
+            tls=credentials is not None,
+            mtls_address=self.mtls_address,
+        )
 
     async def stop(self, grace_seconds: float) -> None:
         """Tell that it no longer serves, take no new RPCs, and give running ones so much time.
@@ -141,37 +160,21 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _with_port(address: str, port: int) -> str:
+    if address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _bind(
+    server: grpc.aio.Server,
+    field_name: str,
+    address: str,
+    credentials: grpc.ServerCredentials | None,
+) -> int:
     try:
         if credentials is None:
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:  # gRPC writes the reason to its own log alone
-        raise ListenAddressUnavailable(address) from error
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    certificate_file, key_file = settings.tls_certificate_file, settings.tls_private_key_file
-    if certificate_file is None or key_file is None:
-        return None
-    certificate = _read(certificate_file, "tls_certificate_file")
-    key = _read(key_file, "tls_private_key_file")
-    try:
-        # gRPC would say no more than that it cannot bind the address.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate_file, key_file)
-    except ssl.SSLError as error:
-        raise ConfigurationInvalid(
-            variable_of("tls_certificate_file"),
-            f"and {variable_of('tls_private_key_file')} are no PEM certificate and its key: "
-            f"{error.reason or error}",
-        ) from error
-    return grpc.ssl_server_credentials([(key, certificate)])
-
-
-def _read(path: Path, field_name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationInvalid(
-            variable_of(field_name), f"names {path}, which cannot be read: {error.strerror}"
-        ) from error
+        raise ListenAddressUnavailable(address, field_name) from error

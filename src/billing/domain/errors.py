@@ -132,6 +132,18 @@ class SubscriptionNotPaused(WrongState):
         )
 
 
+class SubscriptionCancelling(WrongState):
+    """The subscription ends with its last billing period, which must still be billed."""
+
+    def __init__(self, *, subscription_id: str, cancel_at: datetime) -> None:
+        super().__init__(
+            f"subscription {subscription_id} is being cancelled at {cancel_at.isoformat()}; "
+            "it cannot be paused before",
+            subscription_id=subscription_id,
+            cancel_at=cancel_at.isoformat(),
+        )
+
+
 class SubscriptionAlreadyCancelled(WrongState):
     """The subscription is over for good."""
 
@@ -201,6 +213,15 @@ class UsageDiffersFromLedger(WrongState):
         )
 
 
+class ConflictsPersist(Unavailable):
+    """Concurrent changes of the same data got in each other's way, several times in a row."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "others change the same data at the moment; nothing was written, try again"
+        )
+
+
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL does not answer."""
 
@@ -217,6 +238,17 @@ class InvoicingUnavailable(Unavailable):
             "the period stays billed and the next run sends the same invoice again",
             detail=detail,
             attempts=attempts_count,
+        )
+
+
+class InvoiceNotDelivered(WrongState):
+    """Asking for the invoice failed in a way nobody foresaw; the log tells more."""
+
+    def __init__(self, *, detail: str) -> None:
+        super().__init__(
+            f"asking for the invoice failed with an internal error ({detail}); the period stays "
+            "billed, the server's log holds the details, and the next run sends it again",
+            detail=detail,
         )
 
 

@@ -5,8 +5,11 @@ from typing import Final
 
 from billing.domain.errors import AmountOutOfRange
 
-MAX_AMOUNT_MINOR: Final = 2**63 - 1
-"""The largest amount in minor units that a ledger entry, a charge or an invoice can hold."""
+MAX_AMOUNT_MINOR: Final = 10**15
+"""The largest amount in minor units of an entry, a charge or a period: ten trillion dollars.
+
+Sums of thousands of them still fit the 64 bits that balances are told in.
+"""
 
 EXACT: Final = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 """Arithmetic on prices and quantities: a result that would need rounding raises."""

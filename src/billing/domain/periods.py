@@ -4,6 +4,7 @@ Boundaries are anchor + k intervals, never previous boundary + 1 interval: a mon
 of the 31st comes back to the 31st after February.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -99,12 +100,13 @@ def new_period(
 class OpenPeriods:
     """The open periods of one locked subscription, oldest first, and those opened beyond them.
 
-    ``versions`` holds their plan versions; a newly opened period takes ``latest_version``.
+    ``plan_versions`` are all versions of the plan by id, in order. A newly opened period takes the
+    newest one that was published by its start, and never an older one than the period before: what
+    a period costs does not depend on when somebody came to open it.
     """
 
     periods: list[BillingPeriod]
-    versions: dict[UUID, PlanVersion]
-    latest_version: PlanVersion
+    plan_versions: Mapping[UUID, PlanVersion]
     opened: list[BillingPeriod] = field(default_factory=list)
 
     @property
@@ -119,7 +121,13 @@ class OpenPeriods:
 
     def version_of(self, period: BillingPeriod) -> PlanVersion:
         """Return the plan version that prices a period."""
-        return self.versions[period.plan_version_id]
+        return self.plan_versions[period.plan_version_id]
+
+    def version_at(self, moment: datetime) -> PlanVersion:
+        """Return the plan version that a period takes which begins at the moment."""
+        current = self.version_of(self.last)
+        published = [v for v in self.plan_versions.values() if v.created_at <= moment]
+        return max([current, *published], key=lambda version: version.version)
 
     def holding(self, moment: datetime) -> BillingPeriod | None:
         """Return the open period that holds a moment."""
@@ -136,7 +144,8 @@ class OpenPeriods:
     def open_following(self) -> BillingPeriod:
         """Open the period after the last; a changed interval counts from the period's own start."""
         last = self.last
-        same_interval = self.version_of(last).interval == self.latest_version.interval
+        following = self.version_at(last.period_end)
+        same_interval = self.version_of(last).interval == following.interval
         return self._open(
             last.period_end, anchor_at=last.anchor_at if same_interval else last.period_end
         )
@@ -146,9 +155,8 @@ class OpenPeriods:
         return self._open(moment, anchor_at=moment)
 
     def _open(self, period_start: datetime, *, anchor_at: datetime) -> BillingPeriod:
-        version = self.latest_version
+        version = self.version_at(period_start)
         period = new_period(self.last.subscription_id, version, period_start, anchor_at=anchor_at)
-        self.versions[version.id] = version
         self.periods.append(period)
         self.opened.append(period)
         return period

@@ -8,6 +8,7 @@ from uuid import UUID
 from billing.domain import identifiers
 from billing.domain.errors import (
     SubscriptionAlreadyCancelled,
+    SubscriptionCancelling,
     SubscriptionNotActive,
     SubscriptionNotPaused,
 )
@@ -58,6 +59,11 @@ class Subscription:
         """Raise SubscriptionNotActive unless the subscription is active."""
         if self.status is not SubscriptionStatus.ACTIVE:
             raise SubscriptionNotActive(subscription_id=self.typeid, status=self.status)
+
+    def require_not_cancelling(self) -> None:
+        """Raise SubscriptionCancelling if the end of the subscription is fixed."""
+        if self.cancel_at is not None:
+            raise SubscriptionCancelling(subscription_id=self.typeid, cancel_at=self.cancel_at)
 
     def require_paused(self) -> None:
         """Raise SubscriptionNotPaused unless the subscription is paused."""

@@ -51,10 +51,8 @@ class UsageEventInput:
     def payload_hash(self) -> bytes:
         """Digest of everything but the key: tells a repeat from a contradiction."""
         parts = [
-            self.subscription_id.hex,
-            self.usage_meter_id.hex,
-            plain(self.quantity),
-            self.event_timestamp.isoformat(),
+            f"{self.subscription_id.int:x} {self.usage_meter_id.int:x} {plain(self.quantity)} "
+            f"{self.event_timestamp.isoformat()}"
         ]
         for key in sorted(self.properties):
             # Lengths keep two different sets of pairs from reading the same.
@@ -164,7 +162,8 @@ class UsageBook:
     def rate(self, event: UsageEventInput, *, now: datetime) -> RatedUsage:
         """Count an event in its period; raises UsageRejected, and has then counted nothing."""
         self._require_acceptable(event.event_timestamp, now=now)
-        period, disposition = self._place(event.event_timestamp)
+        # The server's clock decides what has begun: a sender's clock that runs ahead opens nothing.
+        period, disposition = self._place(min(event.event_timestamp, now))
         component = self.open_periods.version_of(period).component_of(event.usage_meter_id)
         if component is None:
             raise UsageRejected(

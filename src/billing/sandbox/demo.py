@@ -1,29 +1,27 @@
 """``billing demo``: the main job for real, on loopback, with its own processes and database."""
 
-import asyncio
-import os
-import shutil
-import signal
-import socket
-import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import grpc
 import grpc.aio
 from dateutil.relativedelta import relativedelta
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from billing.sandbox.demo_client import DemoClient
 from billing.sandbox.demo_report import DemoReport
-from billing.sandbox.development_key import load_or_create_key, mint_token
+from billing.sandbox.processes import (
+    CHANNEL_OPTIONS,
+    SandboxFailed,
+    interruptible,
+    start_services,
+    temporary_directory,
+)
 from billing.sandbox.sample_data import (
+    METERS,
+    PLANS,
     UNBILLABLE_CUSTOMER,
     sample_events,
     sample_plan_choices,
@@ -32,20 +30,17 @@ from billing.sandbox.sample_data import (
 TENANT: Final = "acme"
 PAUSED: Final = range(20, 25)
 CANCELLED: Final = range(60, 64)
-_START_SECONDS: Final = 30.0
-_STOP_SECONDS: Final = 15.0
-_CHANNEL_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 
 
-class DemoFailed(Exception):
-    """A part of the demonstration did not do what it must."""
+class DemoFailed(SandboxFailed):
+    """The demonstration did not come out as it must."""
 
 
 async def run_demo(console: Console) -> None:
-    """Run the demonstration and print it; raises DemoFailed. Leaves nothing behind."""
+    """Run the demonstration and print it; raises SandboxFailed. Leaves nothing behind."""
     report = DemoReport(console)
     report.begin()
-    with _interruptible(), _temporary_directory() as directory:
+    with interruptible(), temporary_directory() as directory:
         try:
             async with _everything_running(directory, report) as client:
                 await _demonstrate(client, report)
@@ -59,7 +54,7 @@ async def _demonstrate(client: DemoClient, report: DemoReport) -> None:
     start = now - relativedelta(months=1) - timedelta(hours=6)
     choices = sample_plan_choices()
     with report.step("Catalog: meters and plans"):
-        await client.create_catalog()
+        await client.create_catalog({meter.code: meter.name for meter in METERS}, PLANS)
     with report.step(f"Subscriptions: {len(choices)}, started a month ago"):
         subscriptions = await client.create_subscriptions(choices, started_at=start)
     with report.step("Usage: 50,000 events, rated into the ledger as they arrive"):
@@ -96,114 +91,18 @@ async def _demonstrate(client: DemoClient, report: DemoReport) -> None:
 
 @asynccontextmanager
 async def _everything_running(directory: Path, report: DemoReport) -> AsyncIterator[DemoClient]:
-    api, invoicing = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("BILLING_")},
-        "BILLING_DATA_DIR": str(directory),
-        "BILLING_LISTEN_ADDRESS": api,
-        "BILLING_INVOICING_ADDRESS": invoicing,
-        "BILLING_METRICS_ADDRESS": "",
-        "BILLING_LOG_LEVEL": "warning",
-    }
     with report.step("Start: PostgreSQL, billing service, invoicing service"):
-        key = load_or_create_key(directory)
-        refusal = ["--refuse-customer", UNBILLABLE_CUSTOMER]
-        processes = [
-            await _spawn(["invoicing-server", "--listen", invoicing, *refusal], environment),
-            await _spawn(["serve"], environment),
-        ]
-        try:
-            await asyncio.gather(*(_until_serving(a, processes) for a in (api, invoicing)))
-        except BaseException:
-            await _stop(processes)
-            raise
-    token = mint_token(
-        key,
-        subject="demo",
-        tenants=[TENANT],
-        livemode=True,
-        capabilities="*",
-        ttl_seconds=3600,
-    )
+        services = await start_services(
+            directory, tenant_id=TENANT, refused_customer_ids=[UNBILLABLE_CUSTOMER]
+        )
     try:
         async with (
-            grpc.aio.insecure_channel(api, options=_CHANNEL_OPTIONS) as api_channel,
-            grpc.aio.insecure_channel(invoicing, options=_CHANNEL_OPTIONS) as invoicing_channel,
+            grpc.aio.insecure_channel(services.api_address, options=CHANNEL_OPTIONS) as api,
+            grpc.aio.insecure_channel(
+                services.invoicing_address, options=CHANNEL_OPTIONS
+            ) as invoicing,
         ):
-            yield DemoClient(TENANT, token, api_channel, invoicing_channel)
+            yield DemoClient(TENANT, services.token, api, invoicing)
     finally:
         with report.step("Stop everything"):
-            await _stop(processes)
-
-
-async def _spawn(arguments: list[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "billing.cli",
-        *arguments,
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-
-
-async def _until_serving(address: str, processes: list[asyncio.subprocess.Process]) -> None:
-    """Return when the health service says SERVING; raises DemoFailed if a process ends first."""
-    deadline = time.monotonic() + _START_SECONDS
-    async with grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        while True:
-            ended = [process for process in processes if process.returncode is not None]
-            if ended or time.monotonic() > deadline:
-                raise DemoFailed(f"nothing serves at {address}; the lines above tell why")
-            try:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
-            except grpc.aio.AioRpcError:
-                await asyncio.sleep(0.05)
-            else:
-                if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                    return
-
-
-async def _stop(processes: list[asyncio.subprocess.Process]) -> None:
-    """End the service before the invoicing service that it may still be calling."""
-    for process in reversed(processes):
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the demonstration as Ctrl-C does: with everything stopped."""
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-
-
-@contextmanager
-def _temporary_directory() -> Iterator[Path]:
-    """A directory that PostgreSQL's unprivileged user can enter, should we be root."""
-    directory = Path(tempfile.mkdtemp(prefix="billing-demo-"))
-    directory.chmod(0o711)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+            await services.stop()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -10,7 +10,7 @@ import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.decimal_pb2 import Decimal
 
-from billing.sandbox.sample_data import METERS, PLANS, SampleEvent, SamplePlan
+from billing.sandbox.sample_data import SampleEvent, SamplePlan
 from billing.v1 import (
     billing_run_pb2,
     billing_run_pb2_grpc,
@@ -50,27 +50,30 @@ class DemoClient:
         self._meter_ids: dict[str, str] = {}
         self._plan_ids: dict[str, str] = {}
 
-    async def create_catalog(self) -> None:
-        """Create the sample's meters and plans."""
-        for meter in METERS:
+    async def create_catalog(
+        self, meter_names: Mapping[str, str], plans: Iterable[SamplePlan]
+    ) -> None:
+        """Create meters, given as names by code, and plans."""
+        for code, name in meter_names.items():
             created = await self._catalog.CreateUsageMeter(
                 catalog_pb2.CreateUsageMeterRequest(
                     tenant_id=self._tenant_id,
-                    code=meter.code,
-                    name=meter.name,
+                    code=code,
+                    name=name,
                     aggregation=catalog_pb2.USAGE_AGGREGATION_SUM,
                 ),
                 metadata=self._metadata,
             )
-            self._meter_ids[meter.code] = created.usage_meter.id
-        for plan in PLANS:
+            self._meter_ids[code] = created.usage_meter.id
+        for plan in plans:
             answer = await self._catalog.CreatePlan(
-                self._plan_request(plan), metadata=self._metadata
+                self._plan_request(plan, meter_names), metadata=self._metadata
             )
             self._plan_ids[plan.name] = answer.plan.id
 
-    def _plan_request(self, plan: SamplePlan) -> catalog_pb2.CreatePlanRequest:
-        names = {meter.code: meter.name for meter in METERS}
+    def _plan_request(
+        self, plan: SamplePlan, meter_names: Mapping[str, str]
+    ) -> catalog_pb2.CreatePlanRequest:
         return catalog_pb2.CreatePlanRequest(
             tenant_id=self._tenant_id,
             currency=plan.currency,
@@ -83,7 +86,7 @@ class DemoClient:
                 components=[
                     catalog_pb2.ComponentInput(
                         usage_meter_id=self._meter_ids[component.meter_code],
-                        name=names[component.meter_code],
+                        name=meter_names[component.meter_code],
                         unit_price=Decimal(value=component.unit_price),
                         included_units=Decimal(value=component.included_units),
                     )
@@ -179,6 +182,19 @@ class DemoClient:
             timeout=_RUN_SECONDS,
         )
         return answer.billing_run
+
+    async def run_billing_for_subscription(
+        self, subscription_id: str, request_id: str
+    ) -> billing_run_pb2.BillingRunResult:
+        """Bill the oldest due period of a subscription."""
+        answer = await self._billing_runs.RunBillingForSubscription(
+            billing_run_pb2.RunBillingForSubscriptionRequest(
+                tenant_id=self._tenant_id, subscription_id=subscription_id, request_id=request_id
+            ),
+            metadata=self._metadata,
+            timeout=_RUN_SECONDS,
+        )
+        return answer.billing_run_result
 
     async def list_results(self, run_id: str) -> list[billing_run_pb2.BillingRunResult]:
         """Return the results of a run."""

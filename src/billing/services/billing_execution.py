@@ -4,22 +4,29 @@ Posting is one transaction a batch. The invoicing service is asked after its com
 invoicing service fails results, never facts; whoever comes next sends the stored request again.
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from billing.domain import identifiers
-from billing.domain.billing_runs import BillingRun, BillingRunResultStatus, BillingRunStatus
-from billing.domain.errors import BillingError, EarlierPeriodNotBilled
+from billing.domain.billing_runs import BillingRun, BillingRunResultStatus
+from billing.domain.errors import BillingError, EarlierPeriodNotBilled, SubscriptionUnbillable
 from billing.domain.invoices import InvoiceRequest
 from billing.domain.periods import BillingPeriodStatus
 from billing.domain.scope import Scope
 from billing.services.billing_posting import BillingPosting, Posted
-from billing.services.ports import Clock, Invoicing, Metering
+from billing.services.invoice_delivery import InvoiceDelivery
+from billing.services.ports import Clock, Metering
 from billing.store.billing_periods import BillingPeriodStore, DeliveredInvoice
-from billing.store.billing_runs import BillingRunStore, CompletedResult, PendingResult
+from billing.store.billing_runs import (
+    BillingRunStore,
+    CompletedResult,
+    PendingResult,
+    RunProgress,
+)
 from billing.store.database import Database, Transaction, retried_on_conflict
 from billing.store.subscriptions import SubscriptionStore
 
@@ -45,41 +52,79 @@ class BillingExecution:
         subscriptions: SubscriptionStore,
         periods: BillingPeriodStore,
         posting: BillingPosting,
-        invoicing: Invoicing,
+        delivery: InvoiceDelivery,
         metering: Metering,
         clock: Clock,
-        *,
-        invoicing_concurrency: int,
     ) -> None:
         self._database = database
         self._runs = runs
         self._subscriptions = subscriptions
         self._periods = periods
         self._posting = posting
-        self._invoicing = invoicing
+        self._delivery = delivery
         self._metering = metering
         self._clock = clock
-        self._invoicing_slots = asyncio.Semaphore(invoicing_concurrency)
 
     async def bill_batch(self, scope: Scope, run_id: UUID, *, batch: int) -> None:
         """Bring every pending result of a batch to its outcome, oldest period first."""
         while True:
-            deliveries = await self._post(scope, run_id, batch)
+            try:
+                deliveries = await self._post(scope, run_id, batch)
+            except BillingError:
+                raise
+            except Exception:
+                _logger.exception("batch %s of run %s is posted one by one", batch, run_id)
+                deliveries = await self._post_one_by_one(scope, run_id, batch)
             if deliveries is None:
                 return
             await self._deliver(scope, run_id, deliveries)
 
-    @retried_on_conflict
-    async def _post(self, scope: Scope, run_id: UUID, batch: int) -> list[_Delivery] | None:
-        """Post the periods whose turn it is; return what to deliver, None when nothing is left."""
+    async def _post_one_by_one(
+        self, scope: Scope, run_id: UUID, batch: int
+    ) -> list[_Delivery] | None:
+        """Post each result in a transaction of its own; fail the one that cannot be posted."""
         async with self._database.transaction(scope) as tx:
             pending = await self._runs.list_pending_results(tx, run_id=run_id, batch=batch)
+        if not pending:
+            return None
+        deliveries: list[_Delivery] = []
+        for result in pending:
+            try:
+                deliveries += await self._post(scope, run_id, batch, only=result.id) or []
+            except BillingError:
+                raise
+            except Exception:
+                typeid = identifiers.to_typeid(identifiers.SUBSCRIPTION, result.subscription_id)
+                _logger.exception("%s cannot be billed", typeid)
+                error = SubscriptionUnbillable(subscription_id=typeid)
+                await self._fail(scope, run_id, CompletedResult.failed(result.id, error))
+        return deliveries
+
+    @retried_on_conflict
+    async def _fail(self, scope: Scope, run_id: UUID, result: CompletedResult) -> None:
+        async with self._database.transaction(scope) as tx:
+            run = await self._runs.get_run(tx, run_id)
+            await self._complete(tx, run, [result], 0)
+
+    @retried_on_conflict
+    async def _post(
+        self, scope: Scope, run_id: UUID, batch: int, *, only: UUID | None = None
+    ) -> list[_Delivery] | None:
+        """Post the periods whose turn it is; return what to deliver, None when nothing is left."""
+        async with self._database.transaction(scope) as tx:
+            pending = await self._list_pending(tx, run_id, batch, only)
             if not pending:
                 return None
             run = await self._runs.get_run(tx, run_id)
             subscriptions = await self._subscriptions.lock_subscriptions(
                 tx, {result.subscription_id for result in pending}
             )
+            # Again, under the locks: another worker may have had the batch while we waited.
+            pending = [
+                result
+                for result in await self._list_pending(tx, run_id, batch, only)
+                if result.subscription_id in subscriptions
+            ]
             rows = await self._runs.list_period_rows(tx, [r.billing_period_id for r in pending])
             by_status: dict[str, list[PendingResult]] = {}
             for result in pending:
@@ -130,20 +175,20 @@ class BillingExecution:
             for result in billed
         ]
 
+    async def _list_pending(
+        self, tx: Transaction, run_id: UUID, batch: int, only: UUID | None
+    ) -> list[PendingResult]:
+        pending = await self._runs.list_pending_results(tx, run_id=run_id, batch=batch)
+        return [result for result in pending if only in (None, result.id)]
+
     async def _deliver(self, scope: Scope, run_id: UUID, deliveries: Sequence[_Delivery]) -> None:
-        """Ask for the invoices, a bounded number at a time, and write what came back."""
+        """Ask for the invoices, and write what came back."""
         if not deliveries:
             return
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._request_invoice(d)) for d in deliveries]
-        await self._record(scope, run_id, deliveries, [task.result() for task in tasks])
-
-    async def _request_invoice(self, delivery: _Delivery) -> str | BillingError:
-        async with self._invoicing_slots:
-            try:
-                return await self._invoicing.create_invoice(delivery.request)
-            except BillingError as error:
-                return error
+        answers = await self._delivery.request_invoices(
+            run_id, [delivery.request for delivery in deliveries]
+        )
+        await self._record(scope, run_id, deliveries, answers)
 
     @retried_on_conflict
     async def _record(
@@ -166,7 +211,8 @@ class BillingExecution:
                 for delivery, answer in zip(deliveries, answers, strict=True)
             ]
             await self._complete(tx, run, results, 0)
-        self._metering.record_invoice_created(scope.tenant_id, count=len(invoices))
+            tell = self._metering.record_invoice_created
+            tx.after_commit.append(partial(tell, scope.tenant_id, count=len(invoices)))
 
     async def _complete(
         self,
@@ -175,18 +221,25 @@ class BillingExecution:
         results: Sequence[CompletedResult],
         added_count: int,
     ) -> None:
-        status = await self._runs.update_results(
-            tx, run_id=run.id, results=results, added_count=added_count, now=self._clock()
+        now = self._clock()
+        progress = await self._runs.update_results(
+            tx, run_id=run.id, results=results, added_count=added_count, now=now
         )
-        statuses = [result.status for result in results]
+        tx.after_commit.append(partial(self._tell, tx.scope, run, progress, now=now))
+
+    def _tell(self, scope: Scope, run: BillingRun, progress: RunProgress, *, now: datetime) -> None:
         self._metering.record_billing_run_subscriptions(
-            tx.scope.tenant_id,
-            processed=len(statuses) - statuses.count(BillingRunResultStatus.PENDING),
-            succeeded=statuses.count(BillingRunResultStatus.SUCCEEDED),
-            failed=statuses.count(BillingRunResultStatus.FAILED),
+            scope.tenant_id,
+            processed=progress.succeeded_count + progress.failed_count,
+            succeeded=progress.succeeded_count,
+            failed=progress.failed_count,
         )
-        if status is not BillingRunStatus.RUNNING:
-            self._metering.record_billing_run(tx.scope.tenant_id, run.run_type, status)
+        if progress.has_ended:
+            status = progress.status
+            seconds = (now - run.started_at).total_seconds()
+            self._metering.record_billing_run(
+                scope.tenant_id, run.run_type, status, seconds=seconds
+            )
             _logger.info("billing run ended", extra={"run_id": run.typeid, "status": status.value})
 
 

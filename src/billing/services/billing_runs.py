@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
+
+from opentelemetry import trace
 
 from billing.domain import identifiers
 from billing.domain.billing_runs import (
@@ -20,7 +23,7 @@ from billing.domain.scope import Scope
 from billing.domain.subscriptions import Subscription
 from billing.services.billing_execution import BillingExecution
 from billing.services.idempotency import Idempotency, IdempotentRequest
-from billing.services.ports import Clock
+from billing.services.ports import Clock, Metering
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.billing_runs import BillingRunStore, DuePeriod
 from billing.store.database import Database, Transaction, retried_on_conflict
@@ -29,6 +32,7 @@ from billing.store.work_queue import WorkQueue
 
 _FIRST_POLL_SECONDS: Final = 0.02
 _SLOWEST_POLL_SECONDS: Final = 0.5
+_MAX_LEAD: Final = timedelta(days=3653)
 _RESCUE_DELAY: Final = timedelta(minutes=1)
 """When a worker looks after a run that is billed in the call itself: its server may have died."""
 
@@ -45,6 +49,7 @@ class BillingRunService:
         queue: WorkQueue,
         execution: BillingExecution,
         idempotency: Idempotency,
+        metering: Metering,
         clock: Clock,
         *,
         batch_size: int,
@@ -56,6 +61,7 @@ class BillingRunService:
         self._queue = queue
         self._execution = execution
         self._idempotency = idempotency
+        self._metering = metering
         self._clock = clock
         self._batch_size = batch_size
 
@@ -72,8 +78,12 @@ class BillingRunService:
 
         Raises FieldInvalid where ``as_of`` lies in the future of live data.
         """
-        run_id = await self._start(scope, run_type=run_type, as_of=as_of, request=request)
-        return await self._wait(scope, run_id, timeout_seconds=wait_timeout_seconds)
+        deadline = asyncio.get_running_loop().time() + wait_timeout_seconds
+        # A caller that goes away stops nothing, not even a run that is just being started.
+        run_id = await asyncio.shield(
+            self._start(scope, run_type=run_type, as_of=as_of, request=request)
+        )
+        return await self._wait(scope, run_id, deadline=deadline)
 
     @retried_on_conflict
     async def _start(
@@ -116,7 +126,7 @@ class BillingRunService:
                 last = periods[-1]
                 after = last.billing_period_id if undelivered else last.subscription_id
         await self._queue.enqueue_bill_batches(tx, run_id=run.id, batches=batches)
-        await self._runs.update_progress(
+        status = await self._runs.update_progress(
             tx,
             run_id=run.id,
             added_count=taken_count + skipped_count,
@@ -125,6 +135,11 @@ class BillingRunService:
             skipped_count=skipped_count,
             now=now,
         )
+        if status is not BillingRunStatus.RUNNING:  # there was nothing to do
+            tell = self._metering.record_billing_run
+            tx.after_commit.append(
+                partial(tell, tx.scope.tenant_id, run.run_type, status, seconds=0.0)
+            )
 
     async def _next_slice(
         self, tx: Transaction, run: BillingRun, after: UUID | None, *, undelivered: bool
@@ -137,16 +152,16 @@ class BillingRunService:
             tx, as_of=run.as_of, after=after, limit=self._batch_size
         )
 
-    async def _wait(self, scope: Scope, run_id: UUID, *, timeout_seconds: float) -> BillingRun:
+    async def _wait(self, scope: Scope, run_id: UUID, *, deadline: float) -> BillingRun:
         """Return the run when it has ended, or as it stands when the time is up.
 
         Reads the run again and again: workers may live in other processes.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_seconds
         pause_seconds = _FIRST_POLL_SECONDS
         while True:
-            run = await self.get_billing_run(scope, run_id)
+            with trace.use_span(trace.INVALID_SPAN):  # hundreds of looks would bury the trace
+                run = await self.get_billing_run(scope, run_id)
             left_seconds = deadline - loop.time()
             if run.status is not BillingRunStatus.RUNNING or left_seconds <= 0:
                 return run
@@ -171,11 +186,11 @@ class BillingRunService:
         self, scope: Scope, subscription_id: UUID, request: IdempotentRequest
     ) -> UUID:
         async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             answer = await self._idempotency.find_answer(tx, request, UUID)
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             subscription.require_active()
             period_id = await self._oldest_billable_period(tx, subscription, now=now)
             run_id = await self.start_single(tx, subscription, [period_id], as_of=now)
@@ -290,6 +305,8 @@ def _new_run(run_type: BillingRunType, as_of: datetime, *, now: datetime) -> Bil
 def _checked_as_of(scope: Scope, as_of: datetime | None, *, now: datetime) -> datetime:
     if as_of is None:
         return now
+    if as_of > now + _MAX_LEAD:
+        raise FieldInvalid("as_of", f"{as_of.isoformat()} lies more than ten years ahead")
     if scope.livemode and as_of > now:
         raise FieldInvalid(
             "as_of",

@@ -60,8 +60,9 @@ class CatalogService:
             now = self._clock()
             meter = UsageMeter(identifiers.new_id(), code, name, aggregation, now)
             await self._tenants.insert_tenant(tx, now=now)
-            await self._catalog.insert_usage_meter(tx, meter)
+            # Before the meter, whose code would tell a concurrent repeat that it is taken.
             await self._idempotency.store_answer(tx, request, meter, now=now)
+            await self._catalog.insert_usage_meter(tx, meter)
             return meter
 
     async def get_usage_meter(self, scope: Scope, usage_meter_id: UUID) -> UsageMeter:

@@ -31,7 +31,11 @@ class Idempotency:
     async def find_answer(
         self, tx: Transaction, request: IdempotentRequest | None, answer_type: type[T]
     ) -> T | None:
-        """Return the answer given before, if any; raises RequestIdReused for other content."""
+        """Return the answer given before, if any; raises RequestIdReused for other content.
+
+        Asked under the locks of what the mutation changes, it waits for a concurrent repeat, and
+        does not find that one's change instead of its answer.
+        """
         if request is None:
             return None
         stored = await self._store.find_answer(

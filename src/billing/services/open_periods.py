@@ -26,21 +26,17 @@ class PeriodReader:
     async def read_open_periods(
         self, tx: Transaction, subscriptions: Iterable[Subscription]
     ) -> dict[UUID, OpenPeriods]:
-        """Return the open periods of each subscription that has any."""
+        """Return the open periods of each subscription; a cancelled one has none."""
         by_id = {subscription.id: subscription for subscription in subscriptions}
         periods = await self._periods.list_open_periods(tx, by_id)
-        latest = await self._catalog.get_latest_versions(
-            tx, {by_id[subscription_id].plan_id for subscription_id in periods}
+        versions = await self._catalog.get_versions_of_plans(
+            tx, {subscription.plan_id for subscription in by_id.values()}
         )
-        version_ids = {p.plan_version_id for listed in periods.values() for p in listed}
-        versions = await self._catalog.get_plan_versions(tx, version_ids)
         return {
-            subscription_id: OpenPeriods(
-                listed,
-                {p.plan_version_id: versions[p.plan_version_id] for p in listed},
-                latest[by_id[subscription_id].plan_id],
+            subscription.id: OpenPeriods(
+                periods.get(subscription.id, []), versions[subscription.plan_id]
             )
-            for subscription_id, listed in periods.items()
+            for subscription in by_id.values()
         }
 
     async def read_tallies(

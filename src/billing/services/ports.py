@@ -29,9 +29,14 @@ class Metering(Protocol):
     """Counts what the service does."""
 
     def record_billing_run(
-        self, tenant_id: str, run_type: BillingRunType, status: BillingRunStatus
+        self,
+        tenant_id: str,
+        run_type: BillingRunType,
+        status: BillingRunStatus,
+        *,
+        seconds: float,
     ) -> None:
-        """Count a run that ended."""
+        """Count a run that ended, so long after its start."""
         ...
 
     def record_billing_run_subscriptions(

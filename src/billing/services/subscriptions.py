@@ -136,14 +136,23 @@ class SubscriptionService:
     async def pause_subscription(
         self, scope: Scope, subscription_id: UUID, *, request: IdempotentRequest | None = None
     ) -> Subscription:
-        """Pause an active subscription; raises ResourceNotFound or SubscriptionNotActive."""
+        """Pause an active subscription.
+
+        Raises ResourceNotFound, SubscriptionNotActive, or SubscriptionCancelling: its last period
+        must still be billed, and runs skip paused ones.
+        """
         async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             answer = await self._idempotency.find_answer(tx, request, Subscription)
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             subscription.require_active()
+            subscription.require_not_cancelling()
+            # The periods up to now were active ones, whether or not a run has come to them yet.
+            open_periods = await self._read_open_periods(tx, subscription)
+            open_periods.open_until(now)
+            await self._periods.insert_periods(tx, open_periods.opened)
             paused = replace(
                 subscription, status=SubscriptionStatus.PAUSED, paused_at=now, updated_at=now
             )
@@ -160,11 +169,11 @@ class SubscriptionService:
         After its period's end the next period begins now, and counts from now.
         """
         async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             answer = await self._idempotency.find_answer(tx, request, Subscription)
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             subscription.require_paused()
             open_periods = await self._read_open_periods(tx, subscription)
             if open_periods.last.period_end <= now:
@@ -205,21 +214,20 @@ class SubscriptionService:
         self, scope: Scope, subscription_id: UUID, request: IdempotentRequest | None
     ) -> Cancellation:
         async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             answer = await self._idempotency.find_answer(tx, request, Cancellation)
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             subscription.require_not_cancelled()
             if subscription.status is SubscriptionStatus.PAUSED:
                 raise SubscriptionNotActive(
                     subscription_id=subscription.typeid, status=subscription.status
                 )
             open_periods = await self._read_open_periods(tx, subscription)
-            open_periods.open_until(now)
+            if subscription.cancel_at is None:  # asked again after its end, it stays that end
+                open_periods.open_until(now)
             await self._periods.insert_periods(tx, open_periods.opened)
-            # The last period, not the present one: usage a little ahead of the clock may have
-            # opened the next, and what it holds must be billed.
             cancelling = replace(
                 subscription, cancel_at=open_periods.last.period_end, updated_at=now
             )
@@ -234,18 +242,25 @@ class SubscriptionService:
     ) -> Cancellation:
         """End the last period now and start the run that bills every open period."""
         async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             answer = await self._idempotency.find_answer(tx, request, Cancellation)
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription = await self._subscriptions.lock_subscription(tx, subscription_id)
             subscription.require_not_cancelled()
             open_periods = await self._read_open_periods(tx, subscription)
-            if subscription.status is SubscriptionStatus.ACTIVE:
+            if subscription.status is SubscriptionStatus.ACTIVE and subscription.cancel_at is None:
                 open_periods.open_until(now)
             await self._periods.insert_periods(tx, open_periods.opened)
             cancel_at = await self._cut_last_period(tx, open_periods, now=now)
-            cancelling = replace(subscription, cancel_at=cancel_at, updated_at=now)
+            # Active again if it was paused: should its billing fail, the next run must find it.
+            cancelling = replace(
+                subscription,
+                status=SubscriptionStatus.ACTIVE,
+                paused_at=None,
+                cancel_at=cancel_at,
+                updated_at=now,
+            )
             if open_periods.last.id == subscription.current_period_id:
                 cancelling = replace(cancelling, current_period_end=cancel_at)
             await self._subscriptions.update_subscription(tx, cancelling)

@@ -84,10 +84,11 @@ class UsageService:
         self, scope: Scope, events: Sequence[UsageEventInput]
     ) -> list[UsageEventResult]:
         async with self._database.transaction(scope) as tx:
-            now = self._clock()
             known = await self._usage.find_events_by_key(tx, {e.idempotency_key for e in events})
             fresh = [event for event in events if event.idempotency_key not in known]
             books = await self._open_books(tx, fresh)
+            # Under the locks: nothing is recorded at a moment that was over before it was posted.
+            now = self._clock()
             results, accepted = rate_events(events, known, books, now=now)
             if accepted:
                 await self._store(tx, accepted, books, now=now)
@@ -114,7 +115,6 @@ class UsageService:
                 tuple(closed.get(subscription.id, ())),
             )
             for subscription in subscriptions.values()
-            if subscription.id in open_periods
         }
 
     async def _store(
@@ -207,11 +207,16 @@ class UsageService:
 def _subscriptions_with_late_events(
     events: Iterable[UsageEventInput], open_periods: Mapping[UUID, OpenPeriods]
 ) -> set[UUID]:
+    begun_at = {
+        subscription_id: listed.oldest.period_start
+        for subscription_id, listed in open_periods.items()
+        if listed.periods
+    }
     return {
         event.subscription_id
         for event in events
-        if event.subscription_id in open_periods
-        and event.event_timestamp < open_periods[event.subscription_id].oldest.period_start
+        if event.subscription_id in begun_at
+        and event.event_timestamp < begun_at[event.subscription_id]
     }
 
 

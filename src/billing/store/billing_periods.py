@@ -34,6 +34,11 @@ UPDATE billing_periods SET period_end = $4
 WHERE tenant_id = $1 AND livemode = $2 AND id = $3 AND status = 'open'
 """
 
+_COUNT_UNDELIVERED: Final = """
+SELECT count(*) FROM billing_periods
+WHERE tenant_id = $1 AND livemode = $2 AND status = 'billed'
+"""
+
 _invoice_request = TypeAdapter(InvoiceRequest)
 
 
@@ -141,6 +146,11 @@ class BillingPeriodStore:
             record["billing_period_id"]: _invoice_request.validate_json(record["request"])
             for record in records
         }
+
+    async def count_undelivered(self, tx: Transaction) -> int:
+        """Count the billed periods that have no invoice yet."""
+        count = await tx.pg.fetchval(_COUNT_UNDELIVERED, tx.scope.tenant_id, tx.scope.livemode)
+        return int(count)
 
     async def update_invoiced(
         self, tx: Transaction, invoices: Sequence[DeliveredInvoice], *, now: datetime

@@ -43,6 +43,14 @@ WHERE tenant_id = $1 AND livemode = $2 AND billing_run_id = $3 AND batch = $4
   AND status = 'pending'
 ORDER BY subscription_id, id
 """
+_LIST_UNFINISHED: Final = """
+SELECT DISTINCT r.billing_run_id, r.batch
+FROM billing_runs b
+JOIN billing_run_results r
+  ON r.tenant_id = $1 AND r.livemode = $2 AND r.billing_run_id = b.id AND r.status = 'pending'
+WHERE b.tenant_id = $1 AND b.livemode = $2 AND b.status = 'running' AND b.started_at < $3
+ORDER BY 1, 2
+"""
 _LIST_PERIOD_ROWS: Final = """
 SELECT p.*
 FROM billing_periods p
@@ -89,8 +97,24 @@ class CompletedResult:
             result_id,
             BillingRunResultStatus.FAILED,
             error_reason=error.reason,
-            error_message=error.message,
+            # PostgreSQL keeps no NUL in a text, and another service's message may hold one.
+            error_message=error.message.replace("\0", ""),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """What one write did to a run: its status then, and the outcomes that are new."""
+
+    status: BillingRunStatus
+    succeeded_count: int
+    failed_count: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether this write brought the run's last outcome."""
+        brought = self.succeeded_count + self.failed_count
+        return brought > 0 and self.status is not BillingRunStatus.RUNNING
 
 
 class BillingRunStore:
@@ -217,6 +241,18 @@ class BillingRunStore:
         )
         return owner
 
+    async def list_unfinished_batches(
+        self, tx: Transaction, *, started_before: datetime
+    ) -> dict[UUID, list[int]]:
+        """Return the batches with pending results, by run, of runs that began before a moment."""
+        records = await tx.pg.fetch(
+            _LIST_UNFINISHED, tx.scope.tenant_id, tx.scope.livemode, started_before
+        )
+        batches: dict[UUID, list[int]] = {}
+        for record in records:
+            batches.setdefault(record["billing_run_id"], []).append(record["batch"])
+        return batches
+
     async def list_pending_results(
         self, tx: Transaction, *, run_id: UUID, batch: int
     ) -> list[PendingResult]:
@@ -246,10 +282,14 @@ class BillingRunStore:
         results: Sequence[CompletedResult],
         added_count: int = 0,
         now: datetime,
-    ) -> BillingRunStatus:
-        """Write outcomes and the run's counts; the last outcome ends the run."""
+    ) -> RunProgress:
+        """Write outcomes and the run's counts; the last outcome ends the run.
+
+        A result that has its outcome already keeps it, and is not counted again.
+        """
+        written: list[str] = []
         if results:
-            await tx.pg.execute(
+            records = await tx.pg.fetch(
                 _COMPLETE,
                 tx.scope.tenant_id,
                 tx.scope.livemode,
@@ -263,16 +303,19 @@ class BillingRunStore:
                 [result.error_reason for result in results],
                 [result.error_message for result in results],
             )
-        statuses = [result.status for result in results]
-        return await self.update_progress(
+            written = [record["status"] for record in records]
+        succeeded_count = written.count(BillingRunResultStatus.SUCCEEDED)
+        failed_count = written.count(BillingRunResultStatus.FAILED)
+        status = await self.update_progress(
             tx,
             run_id=run_id,
             added_count=added_count,
-            succeeded_count=statuses.count(BillingRunResultStatus.SUCCEEDED),
-            failed_count=statuses.count(BillingRunResultStatus.FAILED),
+            succeeded_count=succeeded_count,
+            failed_count=failed_count,
             skipped_count=0,
             now=now,
         )
+        return RunProgress(status, succeeded_count, failed_count)
 
     async def update_progress(
         self,

@@ -178,27 +178,38 @@ class CatalogStore:
             rows, request, decode=lambda row: versions[row.id], key=lambda row: (row.id,)
         )
 
-    async def get_latest_versions(
+    async def get_versions_of_plans(
         self, tx: Transaction, plan_ids: Collection[UUID]
-    ) -> dict[UUID, PlanVersion]:
-        """Return the latest version of each plan."""
+    ) -> dict[UUID, dict[UUID, PlanVersion]]:
+        """Return all versions of each plan by id, version 1 first."""
         if not plan_ids:
             return {}
-        statement = _plans_with_latest_version(tx.scope).where(_plans.c.id.in_(plan_ids))
-        rows = (await tx.sa.execute(statement)).all()
-        versions = await self.get_plan_versions(tx, {row.latest_version_id for row in rows})
-        return {row.id: versions[row.latest_version_id] for row in rows}
+        rows = (
+            await tx.sa.execute(
+                sa.select(_versions.c.plan_id, _versions.c.id)
+                .where(in_scope(_versions, tx.scope), _versions.c.plan_id.in_(plan_ids))
+                .order_by(_versions.c.plan_id, _versions.c.version)
+            )
+        ).all()
+        versions = await self.get_plan_versions(tx, [row.id for row in rows])
+        of_plans: dict[UUID, dict[UUID, PlanVersion]] = {}
+        for row in rows:
+            of_plans.setdefault(row.plan_id, {})[row.id] = versions[row.id]
+        return of_plans
 
     async def get_plan_versions(
         self, tx: Transaction, version_ids: Collection[UUID]
     ) -> dict[UUID, PlanVersion]:
         """Return plan versions by id, from memory where they were read before."""
-        missing = [i for i in version_ids if (tx.scope, i) not in self._versions]
-        found = await self._read_plan_versions(tx, missing) if missing else {}
-        result = {i: found.get(i) or self._versions[tx.scope, i] for i in version_ids}
-        if len(self._versions) + len(found) > _MAX_CACHED_VERSIONS:
-            self._versions.clear()
-        self._versions.update({(tx.scope, i): version for i, version in found.items()})
+        known = {i: self._versions.get((tx.scope, i)) for i in version_ids}
+        result = {i: version for i, version in known.items() if version is not None}
+        missing = [i for i in known if i not in result]
+        if missing:
+            found = await self._read_plan_versions(tx, missing)
+            if len(self._versions) + len(found) > _MAX_CACHED_VERSIONS:
+                self._versions.clear()
+            self._versions.update({(tx.scope, i): version for i, version in found.items()})
+            result |= found
         return result
 
     async def _read_plan_versions(

@@ -3,24 +3,33 @@
 import asyncio
 import functools
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from billing.domain.errors import DatabaseUnavailable
+from billing.domain.errors import ConflictsPersist, DatabaseUnavailable
+from billing.domain.ledger import LedgerEntryType
 from billing.domain.scope import Scope
+from billing.store.transaction_spans import transaction_span
 
 APPLICATION_ROLE: Final = "billing_app"
 """The role that the service works as: it owns nothing, and row security applies to it."""
 
-_SERVER_SETTINGS: Final = {"role": APPLICATION_ROLE, "application_name": "billing-service"}
+_SERVER_SETTINGS: Final = {
+    "role": APPLICATION_ROLE,
+    "application_name": "billing-service",
+    # A process that froze or lost its network must not keep its locks for hours.
+    "idle_in_transaction_session_timeout": "60s",
+}
 _CONNECT_TIMEOUT_SECONDS: Final = 10.0
+_ROLL_BACK_TIMEOUT_SECONDS: Final = 5.0
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _MAX_ATTEMPTS: Final = 5
 _UNIQUE_VIOLATION: Final = "23505"
@@ -35,24 +44,55 @@ class Transaction:
 
     ``sa`` takes SQLAlchemy statements; ``pg`` is the asyncpg connection below it, for statements
     on sets of rows, where every microsecond a row counts.
+    ``posted`` counts the ledger entries that it posts. ``after_commit`` is for what cannot be taken
+    back, such as counting: called once the transaction has committed, as it may be rolled back and
+    run again; what is called must not raise.
     """
 
     scope: Scope
     sa: AsyncConnection
     pg: "asyncpg.Connection[asyncpg.Record]"
+    posted: Counter[LedgerEntryType] = field(default_factory=Counter)
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
+
+
+class LedgerMetering(Protocol):
+    """Counts what is posted."""
+
+    def record_ledger_entries(self, entry_type: LedgerEntryType, *, count: int) -> None:
+        """Count entries of one type."""
+        ...
+
+
+class PoolUse(NamedTuple):
+    """How many connections there may be and are at work, and how many callers wait for one."""
+
+    size: int
+    in_use: int
+    waiting: int
 
 
 class Database:
     """A pool of connections to PostgreSQL."""
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
-        self._engine = _create_engine(url, pool_size=pool_size)
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int,
+        pool_wait_seconds: float = 30.0,
+        metering: LedgerMetering | None = None,
+    ) -> None:
+        self._engine = _create_engine(url, pool_size=pool_size, pool_wait_seconds=pool_wait_seconds)
         self._pool_size = pool_size
+        self._metering = metering
+        self._waiting = 0
 
-    @property
-    def engine(self) -> AsyncEngine:
-        """The engine, for reading pool statistics."""
-        return self._engine
+    def pool_use(self) -> PoolUse:
+        """Return the state of the pool; any thread may ask."""
+        pool = self._engine.pool
+        assert isinstance(pool, sa.AsyncAdaptedQueuePool)
+        return PoolUse(self._pool_size, pool.checkedout(), self._waiting)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -60,22 +100,38 @@ class Database:
 
     async def ping(self) -> None:
         """Raise DatabaseUnavailable unless the database answers."""
-        async with _unavailable_on_lost_connection(), self._connection() as (_, pg):
+        async with self.unscoped_connection() as pg:
             await pg.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def unscoped_connection(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Lend a connection of the pool outside transaction and scope: it sees no tenant's data."""
+        async with _unavailable_on_lost_connection(), self._connection() as (_, pg):
+            yield pg
 
     @asynccontextmanager
     async def transaction(self, scope: Scope) -> AsyncIterator[Transaction]:
         """Open a transaction that sees one scope alone; commit it unless the block raises.
 
-        Raises DatabaseUnavailable when PostgreSQL does not answer.
+        Raises DatabaseUnavailable when PostgreSQL does not answer, and TransactionAborted when the
+        block swallows the error of a statement.
         """
-        async with _unavailable_on_lost_connection(), self._connection(scope) as (connection, pg):
-            try:
-                yield Transaction(scope, connection, pg)
-            except BaseException:
-                await _roll_back(connection, pg)
-                raise
-            await pg.execute("COMMIT")
+        with transaction_span(scope) as span:
+            async with (
+                _unavailable_on_lost_connection(),
+                self._connection(scope) as (connection, pg),
+            ):
+                tx = Transaction(scope, connection, pg)
+                with span.watching(connection, pg) if span else nullcontext():
+                    try:
+                        yield tx
+                        answer = await pg.execute("COMMIT")
+                    except BaseException:
+                        await _roll_back(connection, pg)
+                        raise
+                    if answer != "COMMIT":
+                        raise TransactionAborted
+                self._tell_of_commit(tx)
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
@@ -105,7 +161,7 @@ class Database:
     ) -> tuple[AsyncConnection, "asyncpg.Connection[asyncpg.Record]"]:
         """Take a live connection from the pool: after a restart of PostgreSQL many are dead."""
         for attempt in range(self._pool_size + 1):
-            connection = await self._engine.connect()
+            connection = await self._connect()
             try:
                 pg = (await connection.get_raw_connection()).driver_connection
                 assert pg is not None
@@ -119,8 +175,22 @@ class Database:
                 return connection, pg
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    async def _connect(self) -> AsyncConnection:
+        self._waiting += 1
+        try:
+            return await self._engine.connect()
+        finally:
+            self._waiting -= 1
 
-def _create_engine(url: str, *, pool_size: int) -> AsyncEngine:
+    def _tell_of_commit(self, tx: Transaction) -> None:
+        if self._metering is not None:
+            for entry_type, count in tx.posted.items():
+                self._metering.record_ledger_entries(entry_type, count=count)
+        for tell in tx.after_commit:
+            tell()
+
+
+def _create_engine(url: str, *, pool_size: int, pool_wait_seconds: float) -> AsyncEngine:
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         # The driver never begins by itself: BEGIN and the scope's settings are one round trip,
@@ -128,7 +198,7 @@ def _create_engine(url: str, *, pool_size: int) -> AsyncEngine:
         isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=30,
+        pool_timeout=pool_wait_seconds,
         connect_args={"server_settings": _SERVER_SETTINGS, "timeout": _CONNECT_TIMEOUT_SECONDS},
     )
 
@@ -143,9 +213,13 @@ def _begin_statement(scope: Scope) -> str:
 
 
 async def _roll_back(connection: AsyncConnection, pg: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Roll back, or give the connection up: it must never go back to the pool in a transaction."""
+    """Roll back, or give the connection up: it must never go back to the pool in a transaction.
+
+    PostgreSQL may miss that a statement was cancelled, and then would first bring it to its end.
+    """
     try:
-        await asyncio.shield(pg.execute("ROLLBACK"))
+        async with asyncio.timeout(_ROLL_BACK_TIMEOUT_SECONDS):
+            await pg.execute("ROLLBACK")
     except (Exception, asyncio.CancelledError):  # noqa: BLE001  the error that led here matters more
         await connection.invalidate()
 
@@ -189,10 +263,18 @@ async def _unavailable_on_lost_connection() -> AsyncIterator[None]:
         raise
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether the error means that a new attempt of the same transaction may succeed."""
+    return sqlstate_of(error) in _CONFLICTS or isinstance(error, LostRace)
+
+
 def retried_on_conflict(
     use_case: Callable[P, Awaitable[R]],
 ) -> Callable[P, Awaitable[R]]:
-    """Run a use case again when its transaction lost a deadlock or a race, a few times at most."""
+    """Run a use case again when its transaction lost a deadlock or a race, a few times at most.
+
+    Raises ConflictsPersist when that did not help.
+    """
 
     @functools.wraps(use_case)
     async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -200,13 +282,18 @@ def retried_on_conflict(
             try:
                 return await use_case(*args, **kwargs)
             except Exception as error:
-                lost = sqlstate_of(error) in _CONFLICTS or isinstance(error, LostRace)
-                if not lost or attempt == _MAX_ATTEMPTS:
+                if not is_conflict(error):
                     raise
+                if attempt == _MAX_ATTEMPTS:
+                    raise ConflictsPersist from error
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     return retried
+
+
+class TransactionAborted(Exception):
+    """The block went on after a failed statement: PostgreSQL rolled back where we said COMMIT."""
 
 
 class LostRace(Exception):

@@ -152,6 +152,7 @@ class LedgerStore:
         self, tx: Transaction, entries: list[NewLedgerEntry], *, now: datetime
     ) -> None:
         """Post entries."""
+        tx.posted.update(LedgerEntryType(entry.entry_type) for entry in entries)
         for start in range(0, len(entries), _ROWS_PER_STATEMENT):
             rows = entries[start : start + _ROWS_PER_STATEMENT]
             columns = [list(column) for column in zip(*rows, strict=True)]

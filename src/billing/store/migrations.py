@@ -1,9 +1,11 @@
 """Brings a database's schema to the one that this code was written for."""
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from alembic import command
+import asyncpg
+from alembic import command, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -58,6 +60,20 @@ def _upgrade(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def run_scripts(*names: str) -> None:
+    """Run scripts of ``migrations/sql`` in the transaction of the migration that calls."""
+    connection = op.get_bind().connection.dbapi_connection
+    assert connection is not None
+    for name in names:
+        script = (migrations_directory() / "sql" / f"{name}.sql").read_text("utf-8")
+        # As it is: SQLAlchemy would prepare it, and only a single statement can be prepared.
+        connection.run_async(partial(_execute, script=script))
+
+
+async def _execute(driver: "asyncpg.Connection[asyncpg.Record]", *, script: str) -> None:
+    await driver.execute(script)
 
 
 def head_revision() -> str:

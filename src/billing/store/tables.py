@@ -346,6 +346,9 @@ billing_runs = sa.Table(
     sa.CheckConstraint(
         "succeeded_count + failed_count + skipped_count <= result_count", name="counts"
     ),
+    sa.Index(
+        "ix_billing_runs_running", *SCOPE, "id", postgresql_where=sa.text("status = 'running'")
+    ),
 )
 
 billing_run_results = sa.Table(

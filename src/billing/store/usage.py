@@ -1,6 +1,6 @@
 """Usage events and their running aggregates."""
 
-import json
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import sqlalchemy as sa
+from pydantic_core import to_json
 
 from billing.domain import identifiers
 from billing.domain.catalog import Component
@@ -42,6 +43,7 @@ FROM usage_events
 WHERE tenant_id = $1 AND livemode = $2 AND idempotency_key = ANY ($3::text[])
 """
 
+_idempotency_key = operator.attrgetter("idempotency_key")
 _ROWS_PER_STATEMENT: Final = 1_000
 _KEY_CONSTRAINT: Final = "uq_usage_events_tenant_id_livemode_idempotency_key"
 
@@ -109,6 +111,8 @@ class UsageStore:
         """
         tx.posted[LedgerEntryType.USAGE_COST] += len(events)
         shared = [list(column) for column in zip(*meters, strict=True)]
+        # In one order for all: two calls with the same keys wait for each other, not in a circle.
+        events = sorted(events, key=_idempotency_key)
         for start in range(0, len(events), _ROWS_PER_STATEMENT):
             rows = events[start : start + _ROWS_PER_STATEMENT]
             columns = [list(column) for column in zip(*rows, strict=True)]
@@ -217,7 +221,7 @@ class UsageStore:
 
 def properties_json(properties: Mapping[str, str]) -> str | None:
     """Return properties as they are stored; none at all as NULL."""
-    return json.dumps(dict(properties)) if properties else None
+    return to_json(properties).decode() if properties else None
 
 
 def _events_with_cost(tx: Transaction) -> sa.Select[Any]:

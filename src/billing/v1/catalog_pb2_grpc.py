@@ -111,7 +111,7 @@ class CatalogServiceServicer:
 
     def UpdatePlan(self, request, context):
         """Publishes the plan's next version. Published versions never change;
-        subscriptions take the new one from the next period that they open.
+        subscriptions take the new one for periods that begin after its publication.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ class CatalogServiceStub:
     """Creates a plan and publishes its version 1."""
     UpdatePlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdatePlanRequest, _catalog_pb2.UpdatePlanResponse]
     """Publishes the plan's next version. Published versions never change;
-    subscriptions take the new one from the next period that they open.
+    subscriptions take the new one for periods that begin after its publication.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetPlanRequest, _catalog_pb2.GetPlanResponse]
     """Returns one plan with its latest version."""
@@ -77,7 +77,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_catalog_pb2.UpdatePlanRequest, _abc.Awaitable[_catalog_pb2.UpdatePlanResponse]],
     ) -> _abc.Awaitable[_catalog_pb2.UpdatePlanResponse]:
         """Publishes the plan's next version. Published versions never change;
-        subscriptions take the new one from the next period that they open.
+        subscriptions take the new one for periods that begin after its publication.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62illing/v1/subscription.proto\x12\nbilling.v1\x1a\x18\x62illing/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x05\n\x0cSubscription\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x17\n\x07plan_id\x18\x03 \x01(\tR\x06planId\x12&\n\x0fplan_version_id\x18\x04 \x01(\tR\rplanVersionId\x12\x1a\n\x08\x63urrency\x18\x05 \x01(\tR\x08\x63urrency\x12\x36\n\x06status\x18\x06 \x01(\x0e\x32\x1e.billing.v1.SubscriptionStatusR\x06status\x12\x39\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12*\n\x11\x63urrent_period_id\x18\x08 \x01(\tR\x0f\x63urrentPeriodId\x12L\n\x14\x63urrent_period_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x12\x63urrentPeriodStart\x12H\n\x12\x63urrent_period_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10\x63urrentPeriodEnd\x12\x37\n\tcancel_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63\x61ncelAt\x12\x37\n\tpaused_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08pausedAt\x12=\n\x0c\x63\x61ncelled_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ncelledAt\x12\x39\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xb7\x02\n\x19\x43reateSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12+\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\ncustomerId\x12\x42\n\x07plan_id\x18\x03 \x01(\tB)\xbaH&r$2\"^plan_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x06planId\x12\x39\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12\'\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"Z\n\x1a\x43reateSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xb2\x01\n\x16GetSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\"W\n\x17GetSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\x9d\x02\n\x18ListSubscriptionsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12@\n\x06status\x18\x02 \x01(\x0e\x32\x1e.billing.v1.SubscriptionStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12)\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\ncustomerId\x12$\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x83\x01\n\x19ListSubscriptionsResponse\x12>\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x18.billing.v1.SubscriptionR\rsubscriptions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xdd\x01\n\x18PauseSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"Y\n\x19PauseSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xde\x01\n\x19ResumeSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"Z\n\x1aResumeSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\x9e\x02\n\x19\x43\x61ncelSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12<\n\x04mode\x18\x03 \x01(\x0e\x32\x1c.billing.v1.CancellationModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04mode\x12)\n\nrequest_id\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\trequestId\"q\n\x1a\x43\x61ncelSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId*\x9c\x01\n\x12SubscriptionStatus\x12#\n\x1fSUBSCRIPTION_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSUBSCRIPTION_STATUS_ACTIVE\x10\x01\x12\x1e\n\x1aSUBSCRIPTION_STATUS_PAUSED\x10\x02\x12!\n\x1dSUBSCRIPTION_STATUS_CANCELLED\x10\x03*}\n\x10\x43\x61ncellationMode\x12!\n\x1d\x43\x41NCELLATION_MODE_UNSPECIFIED\x10\x00\x12#\n\x1f\x43\x41NCELLATION_MODE_AT_PERIOD_END\x10\x01\x12!\n\x1d\x43\x41NCELLATION_MODE_IMMEDIATELY\x10\x02\x32\xa4\t\n\x13SubscriptionService\x12\xb3\x01\n\x12\x43reateSubscription\x12%.billing.v1.CreateSubscriptionRequest\x1a&.billing.v1.CreateSubscriptionResponse\"N\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02*\"%/v1/tenants/{tenant_id}/subscriptions:\x01*\x12\xbb\x01\n\x0fGetSubscription\x12\".billing.v1.GetSubscriptionRequest\x1a#.billing.v1.GetSubscriptionResponse\"_\x90\x02\x01\xaa\xbb\x18\x19\x62illing.subscription:read\x82\xd3\xe4\x93\x02\x39\x12\x37/v1/tenants/{tenant_id}/subscriptions/{subscription_id}\x12\xaf\x01\n\x11ListSubscriptions\x12$.billing.v1.ListSubscriptionsRequest\x1a%.billing.v1.ListSubscriptionsResponse\"M\x90\x02\x01\xaa\xbb\x18\x19\x62illing.subscription:read\x82\xd3\xe4\x93\x02\'\x12%/v1/tenants/{tenant_id}/subscriptions\x12\xc8\x01\n\x11PauseSubscription\x12$.billing.v1.PauseSubscriptionRequest\x1a%.billing.v1.PauseSubscriptionResponse\"f\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x42\"=/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:pause:\x01*\x12\xcc\x01\n\x12ResumeSubscription\x12%.billing.v1.ResumeSubscriptionRequest\x1a&.billing.v1.ResumeSubscriptionResponse\"g\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x43\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:resume:\x01*\x12\xcc\x01\n\x12\x43\x61ncelSubscription\x12%.billing.v1.CancelSubscriptionRequest\x1a&.billing.v1.CancelSubscriptionResponse\"g\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x43\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62illing/v1/subscription.proto\x12\nbilling.v1\x1a\x18\x62illing/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x05\n\x0cSubscription\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x17\n\x07plan_id\x18\x03 \x01(\tR\x06planId\x12&\n\x0fplan_version_id\x18\x04 \x01(\tR\rplanVersionId\x12\x1a\n\x08\x63urrency\x18\x05 \x01(\tR\x08\x63urrency\x12\x36\n\x06status\x18\x06 \x01(\x0e\x32\x1e.billing.v1.SubscriptionStatusR\x06status\x12\x39\n\nstarted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12*\n\x11\x63urrent_period_id\x18\x08 \x01(\tR\x0f\x63urrentPeriodId\x12L\n\x14\x63urrent_period_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x12\x63urrentPeriodStart\x12H\n\x12\x63urrent_period_end\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10\x63urrentPeriodEnd\x12\x37\n\tcancel_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x63\x61ncelAt\x12\x37\n\tpaused_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08pausedAt\x12=\n\x0c\x63\x61ncelled_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ncelledAt\x12\x39\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\"\xcf\x02\n\x19\x43reateSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12\x37\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xc8\x01\x32\n^[^\\x00]*$R\ncustomerId\x12\x42\n\x07plan_id\x18\x03 \x01(\tB)\xbaH&r$2\"^plan_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x06planId\x12\x39\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartedAt\x12\x33\n\nrequest_id\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x01\x32\n^[^\\x00]*$R\trequestId\"Z\n\x1a\x43reateSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xb2\x01\n\x16GetSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\"W\n\x17GetSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xb5\x02\n\x18ListSubscriptionsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12@\n\x06status\x18\x02 \x01(\x0e\x32\x1e.billing.v1.SubscriptionStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12\x35\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x01\x32\n^[^\\x00]*$R\ncustomerId\x12$\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\x33\n\npage_token\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x08\x32\n^[^\\x00]*$R\tpageToken\"\x83\x01\n\x19ListSubscriptionsResponse\x12>\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x18.billing.v1.SubscriptionR\rsubscriptions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x01\n\x18PauseSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12\x33\n\nrequest_id\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x01\x32\n^[^\\x00]*$R\trequestId\"Y\n\x19PauseSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xea\x01\n\x19ResumeSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12\x33\n\nrequest_id\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x01\x32\n^[^\\x00]*$R\trequestId\"Z\n\x1aResumeSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\"\xaa\x02\n\x19\x43\x61ncelSubscriptionRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12<\n\x04mode\x18\x03 \x01(\x0e\x32\x1c.billing.v1.CancellationModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04mode\x12\x35\n\nrequest_id\x18\x04 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\x80\x01\x32\n^[^\\x00]*$R\trequestId\"q\n\x1a\x43\x61ncelSubscriptionResponse\x12<\n\x0csubscription\x18\x01 \x01(\x0b\x32\x18.billing.v1.SubscriptionR\x0csubscription\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId*\x9c\x01\n\x12SubscriptionStatus\x12#\n\x1fSUBSCRIPTION_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSUBSCRIPTION_STATUS_ACTIVE\x10\x01\x12\x1e\n\x1aSUBSCRIPTION_STATUS_PAUSED\x10\x02\x12!\n\x1dSUBSCRIPTION_STATUS_CANCELLED\x10\x03*}\n\x10\x43\x61ncellationMode\x12!\n\x1d\x43\x41NCELLATION_MODE_UNSPECIFIED\x10\x00\x12#\n\x1f\x43\x41NCELLATION_MODE_AT_PERIOD_END\x10\x01\x12!\n\x1d\x43\x41NCELLATION_MODE_IMMEDIATELY\x10\x02\x32\xa4\t\n\x13SubscriptionService\x12\xb3\x01\n\x12\x43reateSubscription\x12%.billing.v1.CreateSubscriptionRequest\x1a&.billing.v1.CreateSubscriptionResponse\"N\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02*\"%/v1/tenants/{tenant_id}/subscriptions:\x01*\x12\xbb\x01\n\x0fGetSubscription\x12\".billing.v1.GetSubscriptionRequest\x1a#.billing.v1.GetSubscriptionResponse\"_\x90\x02\x01\xaa\xbb\x18\x19\x62illing.subscription:read\x82\xd3\xe4\x93\x02\x39\x12\x37/v1/tenants/{tenant_id}/subscriptions/{subscription_id}\x12\xaf\x01\n\x11ListSubscriptions\x12$.billing.v1.ListSubscriptionsRequest\x1a%.billing.v1.ListSubscriptionsResponse\"M\x90\x02\x01\xaa\xbb\x18\x19\x62illing.subscription:read\x82\xd3\xe4\x93\x02\'\x12%/v1/tenants/{tenant_id}/subscriptions\x12\xc8\x01\n\x11PauseSubscription\x12$.billing.v1.PauseSubscriptionRequest\x1a%.billing.v1.PauseSubscriptionResponse\"f\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x42\"=/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:pause:\x01*\x12\xcc\x01\n\x12ResumeSubscription\x12%.billing.v1.ResumeSubscriptionRequest\x1a&.billing.v1.ResumeSubscriptionResponse\"g\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x43\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:resume:\x01*\x12\xcc\x01\n\x12\x43\x61ncelSubscription\x12%.billing.v1.CancelSubscriptionRequest\x1a&.billing.v1.CancelSubscriptionResponse\"g\xaa\xbb\x18\x1a\x62illing.subscription:write\x82\xd3\xe4\x93\x02\x43\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\023r\021\020\001\030\310\0012\n^[^\\x00]*$'
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['plan_id']._loaded_options = None
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['plan_id']._serialized_options = b'\272H&r$2\"^plan_[0-7][0-9a-hjkmnp-tv-z]{25}$'
   _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_CREATESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\021r\017\030\200\0012\n^[^\\x00]*$'
   _globals['_GETSUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_GETSUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_GETSUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._loaded_options = None
@@ -52,23 +52,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['status']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\021r\017\030\310\0012\n^[^\\x00]*$'
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTSUBSCRIPTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\021r\017\030\200\0102\n^[^\\x00]*$'
   _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$'
   _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_PAUSESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\021r\017\030\200\0012\n^[^\\x00]*$'
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._serialized_options = b'\272H%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$'
   _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_RESUMESUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\021r\017\030\200\0012\n^[^\\x00]*$'
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._loaded_options = None
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['subscription_id']._loaded_options = None
@@ -76,7 +76,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['mode']._loaded_options = None
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['mode']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CANCELSUBSCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\023r\021\020\001\030\200\0012\n^[^\\x00]*$'
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CreateSubscription']._loaded_options = None
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CreateSubscription']._serialized_options = b'\252\273\030\032billing.subscription:write\202\323\344\223\002*\"%/v1/tenants/{tenant_id}/subscriptions:\001*'
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['GetSubscription']._loaded_options = None
@@ -89,36 +89,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['ResumeSubscription']._serialized_options = b'\252\273\030\032billing.subscription:write\202\323\344\223\002C\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:resume:\001*'
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CancelSubscription']._loaded_options = None
   _globals['_SUBSCRIPTIONSERVICE'].methods_by_name['CancelSubscription']._serialized_options = b'\252\273\030\032billing.subscription:write\202\323\344\223\002C\">/v1/tenants/{tenant_id}/subscriptions/{subscription_id}:cancel:\001*'
-  _globals['_SUBSCRIPTIONSTATUS']._serialized_start=3063
-  _globals['_SUBSCRIPTIONSTATUS']._serialized_end=3219
-  _globals['_CANCELLATIONMODE']._serialized_start=3221
-  _globals['_CANCELLATIONMODE']._serialized_end=3346
+  _globals['_SUBSCRIPTIONSTATUS']._serialized_start=3147
+  _globals['_SUBSCRIPTIONSTATUS']._serialized_end=3303
+  _globals['_CANCELLATIONMODE']._serialized_start=3305
+  _globals['_CANCELLATIONMODE']._serialized_end=3430
   _globals['_SUBSCRIPTION']._serialized_start=164
   _globals['_SUBSCRIPTION']._serialized_end=926
   _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_start=929
-  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1240
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1242
-  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1332
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1335
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1513
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1515
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1602
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1605
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1890
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1893
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=2024
-  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_start=2027
-  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_end=2248
-  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_start=2250
-  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_end=2339
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=2342
-  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=2564
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=2566
-  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=2656
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=2659
-  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=2945
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=2947
-  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=3060
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=3349
-  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=4537
+  _globals['_CREATESUBSCRIPTIONREQUEST']._serialized_end=1264
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_start=1266
+  _globals['_CREATESUBSCRIPTIONRESPONSE']._serialized_end=1356
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=1359
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=1537
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=1539
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=1626
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=1629
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1938
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1941
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=2072
+  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_start=2075
+  _globals['_PAUSESUBSCRIPTIONREQUEST']._serialized_end=2308
+  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_start=2310
+  _globals['_PAUSESUBSCRIPTIONRESPONSE']._serialized_end=2399
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_start=2402
+  _globals['_RESUMESUBSCRIPTIONREQUEST']._serialized_end=2636
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_start=2638
+  _globals['_RESUMESUBSCRIPTIONRESPONSE']._serialized_end=2728
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_start=2731
+  _globals['_CANCELSUBSCRIPTIONREQUEST']._serialized_end=3029
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_start=3031
+  _globals['_CANCELSUBSCRIPTIONRESPONSE']._serialized_end=3144
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_start=3433
+  _globals['_SUBSCRIPTIONSERVICE']._serialized_end=4621
 # @@protoc_insertion_point(module_scope)

@@ -94,7 +94,8 @@ class SubscriptionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseSubscription(self, request, context):
-        """Pauses an active subscription: billing runs skip it and usage is refused.
+        """Pauses an active subscription: billing runs skip it and usage is refused. One
+        that is being cancelled cannot be paused: its last period must be billed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

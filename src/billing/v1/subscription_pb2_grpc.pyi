@@ -25,7 +25,9 @@ class SubscriptionServiceStub:
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_subscription_pb2.ListSubscriptionsRequest, _subscription_pb2.ListSubscriptionsResponse]
     """Lists subscriptions, oldest first."""
     PauseSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.PauseSubscriptionRequest, _subscription_pb2.PauseSubscriptionResponse]
-    """Pauses an active subscription: billing runs skip it and usage is refused."""
+    """Pauses an active subscription: billing runs skip it and usage is refused. One
+    that is being cancelled cannot be paused: its last period must be billed.
+    """
     ResumeSubscription: _aio.UnaryUnaryMultiCallable[_subscription_pb2.ResumeSubscriptionRequest, _subscription_pb2.ResumeSubscriptionResponse]
     """Resumes a paused subscription. Within its billing period it goes on; after
     the period's end the old period is billed as it is and the next one begins now.
@@ -71,7 +73,9 @@ class SubscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _subscription_pb2.PauseSubscriptionRequest,
         context: _aio.ServicerContext[_subscription_pb2.PauseSubscriptionRequest, _abc.Awaitable[_subscription_pb2.PauseSubscriptionResponse]],
     ) -> _abc.Awaitable[_subscription_pb2.PauseSubscriptionResponse]:
-        """Pauses an active subscription: billing runs skip it and usage is refused."""
+        """Pauses an active subscription: billing runs skip it and usage is refused. One
+        that is being cancelled cannot be paused: its last period must be billed.
+        """
 
     @_abc_1.abstractmethod
     def ResumeSubscription(

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import decimal_pb2 as google_dot_type_dot_decimal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62illing/v1/usage.proto\x12\nbilling.v1\x1a\x18\x62illing/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\"\x98\x04\n\x0fUsageEventInput\x12\x33\n\x0fidempotency_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01R\x0eidempotencyKey\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12P\n\x0eusage_meter_id\x18\x03 \x01(\tB*\xbaH\'r%2#^meter_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0cusageMeterId\x12\x38\n\x08quantity\x18\x04 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\x08quantity\x12K\n\x0f\x65vent_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0e\x65ventTimestamp\x12\x65\n\nproperties\x18\x06 \x03(\x0b\x32+.billing.v1.UsageEventInput.PropertiesEntryB\x18\xbaH\x15\x9a\x01\x12\x10\x32\"\x07r\x05\x10\x01\x18\x80\x01*\x05r\x03\x18\x80\x08R\nproperties\x1a=\n\x0fPropertiesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa3\x01\n\x10UsageEventResult\x12\x37\n\x07outcome\x18\x01 \x01(\x0e\x32\x1d.billing.v1.UsageEventOutcomeR\x07outcome\x12$\n\x0eusage_event_id\x18\x02 \x01(\tR\x0cusageEventId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xc8\x05\n\nUsageEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\'\n\x0fsubscription_id\x18\x03 \x01(\tR\x0esubscriptionId\x12$\n\x0eusage_meter_id\x18\x04 \x01(\tR\x0cusageMeterId\x12!\n\x0c\x63omponent_id\x18\x05 \x01(\tR\x0b\x63omponentId\x12*\n\x11\x62illing_period_id\x18\x06 \x01(\tR\x0f\x62illingPeriodId\x12\x30\n\x08quantity\x18\x07 \x01(\x0b\x32\x14.google.type.DecimalR\x08quantity\x12\x43\n\x0f\x65vent_timestamp\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65ventTimestamp\x12\x46\n\nproperties\x18\t \x03(\x0b\x32&.billing.v1.UsageEvent.PropertiesEntryR\nproperties\x12\x43\n\x0b\x64isposition\x18\n \x01(\x0e\x32!.billing.v1.UsageEventDispositionR\x0b\x64isposition\x12\x1f\n\x0b\x63ost_amount\x18\x0b \x01(\x03R\ncostAmount\x12\x1a\n\x08\x63urrency\x18\x0c \x01(\tR\x08\x63urrency\x12&\n\x0fledger_entry_id\x18\r \x01(\tR\rledgerEntryId\x12;\n\x0breceived_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\x1a=\n\x0fPropertiesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa8\x01\n\x18IngestUsageEventsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12\x45\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.billing.v1.UsageEventInputB\x10\xbaH\r\x92\x01\n\x08\x01\x10\x88\'\"\x03\xd8\x01\x03R\x06\x65vents\"\xf1\x01\n\x19IngestUsageEventsResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32\x1c.billing.v1.UsageEventResultR\x07results\x12%\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05R\racceptedCount\x12\'\n\x0f\x64uplicate_count\x18\x03 \x01(\x05R\x0e\x64uplicateCount\x12%\n\x0e\x63onflict_count\x18\x04 \x01(\x05R\rconflictCount\x12%\n\x0erejected_count\x18\x05 \x01(\x05R\rrejectedCount\"\xaf\x01\n\x14GetUsageEventRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12P\n\x0eusage_event_id\x18\x02 \x01(\tB*\xbaH\'r%2#^usage_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0cusageEventId\"P\n\x15GetUsageEventResponse\x12\x37\n\x0busage_event\x18\x01 \x01(\x0b\x32\x16.billing.v1.UsageEventR\nusageEvent\"\xb2\x03\n\x16ListUsageEventsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12Z\n\x11\x62illing_period_id\x18\x03 \x01(\tB.\xbaH+r)2\'^(period_[0-7][0-9a-hjkmnp-tv-z]{25})?$R\x0f\x62illingPeriodId\x12S\n\x0eusage_meter_id\x18\x04 \x01(\tB-\xbaH*r(2&^(meter_[0-7][0-9a-hjkmnp-tv-z]{25})?$R\x0cusageMeterId\x12$\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"|\n\x17ListUsageEventsResponse\x12\x39\n\x0cusage_events\x18\x01 \x03(\x0b\x32\x16.billing.v1.UsageEventR\x0busageEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xc1\x01\n\x11UsageEventOutcome\x12#\n\x1fUSAGE_EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cUSAGE_EVENT_OUTCOME_ACCEPTED\x10\x01\x12!\n\x1dUSAGE_EVENT_OUTCOME_DUPLICATE\x10\x02\x12 \n\x1cUSAGE_EVENT_OUTCOME_CONFLICT\x10\x03\x12 \n\x1cUSAGE_EVENT_OUTCOME_REJECTED\x10\x04*\x8b\x01\n\x15UsageEventDisposition\x12\'\n#USAGE_EVENT_DISPOSITION_UNSPECIFIED\x10\x00\x12!\n\x1dUSAGE_EVENT_DISPOSITION_RATED\x10\x01\x12&\n\"USAGE_EVENT_DISPOSITION_RATED_LATE\x10\x02\x32\xb6\x04\n\x0cUsageService\x12\xb2\x01\n\x11IngestUsageEvents\x12$.billing.v1.IngestUsageEventsRequest\x1a%.billing.v1.IngestUsageEventsResponse\"P\x90\x02\x02\xaa\xbb\x18\x13\x62illing.usage:write\x82\xd3\xe4\x93\x02\x30\"+/v1/tenants/{tenant_id}/usage-events:ingest:\x01*\x12\xac\x01\n\rGetUsageEvent\x12 .billing.v1.GetUsageEventRequest\x1a!.billing.v1.GetUsageEventResponse\"V\x90\x02\x01\xaa\xbb\x18\x12\x62illing.usage:read\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant_id}/usage-events/{usage_event_id}\x12\xc1\x01\n\x0fListUsageEvents\x12\".billing.v1.ListUsageEventsRequest\x1a#.billing.v1.ListUsageEventsResponse\"e\x90\x02\x01\xaa\xbb\x18\x12\x62illing.usage:read\x82\xd3\xe4\x93\x02\x46\x12\x44/v1/tenants/{tenant_id}/subscriptions/{subscription_id}/usage-eventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62illing/v1/usage.proto\x12\nbilling.v1\x1a\x18\x62illing/v1/options.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19google/type/decimal.proto\"\xbc\x04\n\x0fUsageEventInput\x12?\n\x0fidempotency_key\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xff\x01\x32\n^[^\\x00]*$R\x0eidempotencyKey\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12P\n\x0eusage_meter_id\x18\x03 \x01(\tB*\xbaH\'r%2#^meter_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0cusageMeterId\x12\x38\n\x08quantity\x18\x04 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\x08quantity\x12K\n\x0f\x65vent_timestamp\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0e\x65ventTimestamp\x12}\n\nproperties\x18\x06 \x03(\x0b\x32+.billing.v1.UsageEventInput.PropertiesEntryB0\xbaH-\x9a\x01*\x10\x32\"\x13r\x11\x10\x01\x18\x80\x01\x32\n^[^\\x00]*$*\x11r\x0f\x18\x80\x08\x32\n^[^\\x00]*$R\nproperties\x1a=\n\x0fPropertiesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa3\x01\n\x10UsageEventResult\x12\x37\n\x07outcome\x18\x01 \x01(\x0e\x32\x1d.billing.v1.UsageEventOutcomeR\x07outcome\x12$\n\x0eusage_event_id\x18\x02 \x01(\tR\x0cusageEventId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x04 \x01(\tR\x07message\"\xc8\x05\n\nUsageEvent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\'\n\x0fsubscription_id\x18\x03 \x01(\tR\x0esubscriptionId\x12$\n\x0eusage_meter_id\x18\x04 \x01(\tR\x0cusageMeterId\x12!\n\x0c\x63omponent_id\x18\x05 \x01(\tR\x0b\x63omponentId\x12*\n\x11\x62illing_period_id\x18\x06 \x01(\tR\x0f\x62illingPeriodId\x12\x30\n\x08quantity\x18\x07 \x01(\x0b\x32\x14.google.type.DecimalR\x08quantity\x12\x43\n\x0f\x65vent_timestamp\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65ventTimestamp\x12\x46\n\nproperties\x18\t \x03(\x0b\x32&.billing.v1.UsageEvent.PropertiesEntryR\nproperties\x12\x43\n\x0b\x64isposition\x18\n \x01(\x0e\x32!.billing.v1.UsageEventDispositionR\x0b\x64isposition\x12\x1f\n\x0b\x63ost_amount\x18\x0b \x01(\x03R\ncostAmount\x12\x1a\n\x08\x63urrency\x18\x0c \x01(\tR\x08\x63urrency\x12&\n\x0fledger_entry_id\x18\r \x01(\tR\rledgerEntryId\x12;\n\x0breceived_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreceivedAt\x1a=\n\x0fPropertiesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa8\x01\n\x18IngestUsageEventsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12\x45\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1b.billing.v1.UsageEventInputB\x10\xbaH\r\x92\x01\n\x08\x01\x10\x88\'\"\x03\xd8\x01\x03R\x06\x65vents\"\xf1\x01\n\x19IngestUsageEventsResponse\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32\x1c.billing.v1.UsageEventResultR\x07results\x12%\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05R\racceptedCount\x12\'\n\x0f\x64uplicate_count\x18\x03 \x01(\x05R\x0e\x64uplicateCount\x12%\n\x0e\x63onflict_count\x18\x04 \x01(\x05R\rconflictCount\x12%\n\x0erejected_count\x18\x05 \x01(\x05R\rrejectedCount\"\xaf\x01\n\x14GetUsageEventRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12P\n\x0eusage_event_id\x18\x02 \x01(\tB*\xbaH\'r%2#^usage_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0cusageEventId\"P\n\x15GetUsageEventResponse\x12\x37\n\x0busage_event\x18\x01 \x01(\x0b\x32\x16.billing.v1.UsageEventR\nusageEvent\"\xbe\x03\n\x16ListUsageEventsRequest\x12\x45\n\ttenant_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\x08tenantId\x12Q\n\x0fsubscription_id\x18\x02 \x01(\tB(\xbaH%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$R\x0esubscriptionId\x12Z\n\x11\x62illing_period_id\x18\x03 \x01(\tB.\xbaH+r)2\'^(period_[0-7][0-9a-hjkmnp-tv-z]{25})?$R\x0f\x62illingPeriodId\x12S\n\x0eusage_meter_id\x18\x04 \x01(\tB-\xbaH*r(2&^(meter_[0-7][0-9a-hjkmnp-tv-z]{25})?$R\x0cusageMeterId\x12$\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\x33\n\npage_token\x18\x06 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x08\x32\n^[^\\x00]*$R\tpageToken\"|\n\x17ListUsageEventsResponse\x12\x39\n\x0cusage_events\x18\x01 \x03(\x0b\x32\x16.billing.v1.UsageEventR\x0busageEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xc1\x01\n\x11UsageEventOutcome\x12#\n\x1fUSAGE_EVENT_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cUSAGE_EVENT_OUTCOME_ACCEPTED\x10\x01\x12!\n\x1dUSAGE_EVENT_OUTCOME_DUPLICATE\x10\x02\x12 \n\x1cUSAGE_EVENT_OUTCOME_CONFLICT\x10\x03\x12 \n\x1cUSAGE_EVENT_OUTCOME_REJECTED\x10\x04*\x8b\x01\n\x15UsageEventDisposition\x12\'\n#USAGE_EVENT_DISPOSITION_UNSPECIFIED\x10\x00\x12!\n\x1dUSAGE_EVENT_DISPOSITION_RATED\x10\x01\x12&\n\"USAGE_EVENT_DISPOSITION_RATED_LATE\x10\x02\x32\xb6\x04\n\x0cUsageService\x12\xb2\x01\n\x11IngestUsageEvents\x12$.billing.v1.IngestUsageEventsRequest\x1a%.billing.v1.IngestUsageEventsResponse\"P\x90\x02\x02\xaa\xbb\x18\x13\x62illing.usage:write\x82\xd3\xe4\x93\x02\x30\"+/v1/tenants/{tenant_id}/usage-events:ingest:\x01*\x12\xac\x01\n\rGetUsageEvent\x12 .billing.v1.GetUsageEventRequest\x1a!.billing.v1.GetUsageEventResponse\"V\x90\x02\x01\xaa\xbb\x18\x12\x62illing.usage:read\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant_id}/usage-events/{usage_event_id}\x12\xc1\x01\n\x0fListUsageEvents\x12\".billing.v1.ListUsageEventsRequest\x1a#.billing.v1.ListUsageEventsResponse\"e\x90\x02\x01\xaa\xbb\x18\x12\x62illing.usage:read\x82\xd3\xe4\x93\x02\x46\x12\x44/v1/tenants/{tenant_id}/subscriptions/{subscription_id}/usage-eventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._loaded_options = None
   _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_USAGEEVENTINPUT'].fields_by_name['idempotency_key']._loaded_options = None
-  _globals['_USAGEEVENTINPUT'].fields_by_name['idempotency_key']._serialized_options = b'\272H\007r\005\020\001\030\377\001'
+  _globals['_USAGEEVENTINPUT'].fields_by_name['idempotency_key']._serialized_options = b'\272H\023r\021\020\001\030\377\0012\n^[^\\x00]*$'
   _globals['_USAGEEVENTINPUT'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_USAGEEVENTINPUT'].fields_by_name['subscription_id']._serialized_options = b'\272H%r#2!^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$'
   _globals['_USAGEEVENTINPUT'].fields_by_name['usage_meter_id']._loaded_options = None
@@ -49,7 +49,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENTINPUT'].fields_by_name['event_timestamp']._loaded_options = None
   _globals['_USAGEEVENTINPUT'].fields_by_name['event_timestamp']._serialized_options = b'\272H\003\310\001\001'
   _globals['_USAGEEVENTINPUT'].fields_by_name['properties']._loaded_options = None
-  _globals['_USAGEEVENTINPUT'].fields_by_name['properties']._serialized_options = b'\272H\025\232\001\022\0202\"\007r\005\020\001\030\200\001*\005r\003\030\200\010'
+  _globals['_USAGEEVENTINPUT'].fields_by_name['properties']._serialized_options = b'\272H-\232\001*\0202\"\023r\021\020\001\030\200\0012\n^[^\\x00]*$*\021r\017\030\200\0102\n^[^\\x00]*$'
   _globals['_USAGEEVENT_PROPERTIESENTRY']._loaded_options = None
   _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_INGESTUSAGEEVENTSREQUEST'].fields_by_name['tenant_id']._loaded_options = None
@@ -71,39 +71,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUSAGEEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTUSAGEEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTUSAGEEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
-  _globals['_LISTUSAGEEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTUSAGEEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\021r\017\030\200\0102\n^[^\\x00]*$'
   _globals['_USAGESERVICE'].methods_by_name['IngestUsageEvents']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['IngestUsageEvents']._serialized_options = b'\220\002\002\252\273\030\023billing.usage:write\202\323\344\223\0020\"+/v1/tenants/{tenant_id}/usage-events:ingest:\001*'
   _globals['_USAGESERVICE'].methods_by_name['GetUsageEvent']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetUsageEvent']._serialized_options = b'\220\002\001\252\273\030\022billing.usage:read\202\323\344\223\0027\0225/v1/tenants/{tenant_id}/usage-events/{usage_event_id}'
   _globals['_USAGESERVICE'].methods_by_name['ListUsageEvents']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['ListUsageEvents']._serialized_options = b'\220\002\001\252\273\030\022billing.usage:read\202\323\344\223\002F\022D/v1/tenants/{tenant_id}/subscriptions/{subscription_id}/usage-events'
-  _globals['_USAGEEVENTOUTCOME']._serialized_start=2842
-  _globals['_USAGEEVENTOUTCOME']._serialized_end=3035
-  _globals['_USAGEEVENTDISPOSITION']._serialized_start=3038
-  _globals['_USAGEEVENTDISPOSITION']._serialized_end=3177
+  _globals['_USAGEEVENTOUTCOME']._serialized_start=2890
+  _globals['_USAGEEVENTOUTCOME']._serialized_end=3083
+  _globals['_USAGEEVENTDISPOSITION']._serialized_start=3086
+  _globals['_USAGEEVENTDISPOSITION']._serialized_end=3225
   _globals['_USAGEEVENTINPUT']._serialized_start=184
-  _globals['_USAGEEVENTINPUT']._serialized_end=720
-  _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._serialized_start=659
-  _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._serialized_end=720
-  _globals['_USAGEEVENTRESULT']._serialized_start=723
-  _globals['_USAGEEVENTRESULT']._serialized_end=886
-  _globals['_USAGEEVENT']._serialized_start=889
-  _globals['_USAGEEVENT']._serialized_end=1601
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=659
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=720
-  _globals['_INGESTUSAGEEVENTSREQUEST']._serialized_start=1604
-  _globals['_INGESTUSAGEEVENTSREQUEST']._serialized_end=1772
-  _globals['_INGESTUSAGEEVENTSRESPONSE']._serialized_start=1775
-  _globals['_INGESTUSAGEEVENTSRESPONSE']._serialized_end=2016
-  _globals['_GETUSAGEEVENTREQUEST']._serialized_start=2019
-  _globals['_GETUSAGEEVENTREQUEST']._serialized_end=2194
-  _globals['_GETUSAGEEVENTRESPONSE']._serialized_start=2196
-  _globals['_GETUSAGEEVENTRESPONSE']._serialized_end=2276
-  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_start=2279
-  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_end=2713
-  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_start=2715
-  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_end=2839
-  _globals['_USAGESERVICE']._serialized_start=3180
-  _globals['_USAGESERVICE']._serialized_end=3746
+  _globals['_USAGEEVENTINPUT']._serialized_end=756
+  _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._serialized_start=695
+  _globals['_USAGEEVENTINPUT_PROPERTIESENTRY']._serialized_end=756
+  _globals['_USAGEEVENTRESULT']._serialized_start=759
+  _globals['_USAGEEVENTRESULT']._serialized_end=922
+  _globals['_USAGEEVENT']._serialized_start=925
+  _globals['_USAGEEVENT']._serialized_end=1637
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=695
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=756
+  _globals['_INGESTUSAGEEVENTSREQUEST']._serialized_start=1640
+  _globals['_INGESTUSAGEEVENTSREQUEST']._serialized_end=1808
+  _globals['_INGESTUSAGEEVENTSRESPONSE']._serialized_start=1811
+  _globals['_INGESTUSAGEEVENTSRESPONSE']._serialized_end=2052
+  _globals['_GETUSAGEEVENTREQUEST']._serialized_start=2055
+  _globals['_GETUSAGEEVENTREQUEST']._serialized_end=2230
+  _globals['_GETUSAGEEVENTRESPONSE']._serialized_start=2232
+  _globals['_GETUSAGEEVENTRESPONSE']._serialized_end=2312
+  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_start=2315
+  _globals['_LISTUSAGEEVENTSREQUEST']._serialized_end=2761
+  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_start=2763
+  _globals['_LISTUSAGEEVENTSRESPONSE']._serialized_end=2887
+  _globals['_USAGESERVICE']._serialized_start=3228
+  _globals['_USAGESERVICE']._serialized_end=3794
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@
 
 from billing.api.access import AccessPolicy
 from billing.api.authentication import Authenticator
+from billing.api.client_access import ClientAccessFile
 from billing.api.interceptors.authentication import AuthenticationInterceptor
 from billing.api.interceptors.capability import CapabilityInterceptor
 from billing.api.interceptors.errors import ErrorInterceptor
@@ -18,6 +19,7 @@ from billing.observability.metrics import Metrics
 def all_interceptors(
     *,
     authenticator: Authenticator,
+    client_access: ClientAccessFile | None,
     policy: AccessPolicy,
     metrics: Metrics,
     max_message_bytes: int,
@@ -31,7 +33,7 @@ def all_interceptors(
         TracingInterceptor(),
         MeteringInterceptor(metrics),
         ErrorInterceptor(),
-        AuthenticationInterceptor(authenticator),
+        AuthenticationInterceptor(authenticator, client_access),
         CapabilityInterceptor(policy),
         MessageInterceptor(max_message_bytes=max_message_bytes),
         TenantInterceptor(),

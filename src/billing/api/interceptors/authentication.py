@@ -2,7 +2,13 @@
 
 from typing import Any, Final
 
-from billing.api.authentication import Authenticator, CredentialsInvalid, bearer_token
+from billing.api.authentication import (
+    Authenticator,
+    CredentialsInvalid,
+    Principal,
+    bearer_token,
+)
+from billing.api.client_access import ClientAccessFile, names_in_certificate
 from billing.api.interceptors.unary import Answer, UnaryInterceptor
 from billing.api.request_context import Context, set_principal
 
@@ -10,21 +16,34 @@ _KEY: Final = "authorization"
 
 
 class AuthenticationInterceptor(UnaryInterceptor):
-    """Verifies the bearer token; ``current_principal`` then returns its bearer."""
+    """Verifies the bearer token; ``current_principal`` then returns its bearer.
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    A call without one is of the bearer of its connection's client certificate, if it has any.
+    """
+
+    def __init__(
+        self, authenticator: Authenticator, client_access: ClientAccessFile | None
+    ) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._client_access = client_access
 
     def around(self, path: str, answer: Answer) -> Answer:
         """See UnaryInterceptor."""
 
         async def authenticated(request: Any, context: Context) -> Any:
-            token = bearer_token(_authorization_of(context))
-            set_principal(await self._authenticator.authenticate(token))
+            set_principal(await self._principal_of(context))
             return await answer(request, context)
 
         return authenticated
+
+    async def _principal_of(self, context: Context) -> Principal:
+        authorization = _authorization_of(context)
+        if not authorization and self._client_access is not None:
+            names = names_in_certificate(context.auth_context())
+            if names is not None:
+                return self._client_access.principal_named(names)
+        return await self._authenticator.authenticate(bearer_token(authorization))
 
 
 def _authorization_of(context: Context) -> str | None:

@@ -5,12 +5,12 @@ from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
-import structlog
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from billing.api.interceptors.unary import Answer, UnaryInterceptor, split_path
 from billing.api.request_context import Context
+from billing.observability.tracing import name_trace_in_logs
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _SERVER_FAULTS: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE})
@@ -39,7 +39,7 @@ class TracingInterceptor(UnaryInterceptor):
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span:
-                _name_trace_in_logs(span)
+                name_trace_in_logs(span)
                 try:
                     return await answer(request, context)
                 except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -53,12 +53,6 @@ def _text_metadata(context: Context) -> list[tuple[str, str]]:
     return [
         (key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)
     ]
-
-
-def _name_trace_in_logs(span: trace.Span) -> None:
-    trace_id = span.get_span_context().trace_id
-    if trace_id:
-        structlog.contextvars.bind_contextvars(trace_id=trace.format_trace_id(trace_id))
 
 
 def _set_status(span: trace.Span, context: Context) -> None:

@@ -1,4 +1,5 @@
--- Writes the outcomes of pending results. What posting wrote stays where delivery has nothing new.
+-- Writes the outcomes of pending results, and returns those written: another worker may have brought
+-- some of them already. What posting wrote stays where delivery has nothing new.
 UPDATE billing_run_results r
 SET status = u.status,
     total_amount = coalesce(u.total_amount, r.total_amount),
@@ -14,3 +15,4 @@ FROM unnest(
 )
 WHERE r.tenant_id = $1 AND r.livemode = $2 AND r.billing_run_id = $3 AND r.id = u.id
   AND r.status = 'pending'
+RETURNING r.status

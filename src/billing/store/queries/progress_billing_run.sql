@@ -13,7 +13,7 @@ SET result_count = result_count + $5,
     END,
     completed_at = CASE
         WHEN result_count + $5 = succeeded_count + $6 + failed_count + $7 + skipped_count + $8
-            THEN $4::timestamptz
+            THEN coalesce(completed_at, $4::timestamptz)
     END
 WHERE tenant_id = $1 AND livemode = $2 AND id = $3
 RETURNING status

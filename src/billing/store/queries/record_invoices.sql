@@ -1,5 +1,6 @@
 -- Records the invoices of billed periods, also on their calculations. A period that has its
--- invoice already keeps it.
+-- invoice already keeps it. The periods are named twice, so that no plan reads the calculations of
+-- others: without statistics, or with those of other times, PostgreSQL expects next to none.
 WITH invoiced AS (
     UPDATE billing_periods p
     SET status = 'invoiced', invoice_id = u.invoice_id, invoiced_at = $3
@@ -14,4 +15,5 @@ FROM invoiced
 WHERE c.tenant_id = $1 AND c.livemode = $2
   AND c.subscription_id = invoiced.subscription_id
   AND c.billing_period_id = invoiced.id
+  AND c.billing_period_id = ANY ($4::uuid[])
   AND c.status = 'active'
