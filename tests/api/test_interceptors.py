@@ -345,7 +345,7 @@ async def test_rpcs_are_counted_by_code(
     assert api.rpcs_counted("OK") == 1
     assert api.rpcs_counted("UNAUTHENTICATED") == 1
     assert api.rpcs_counted("INTERNAL") == 1
-    labels = {"service": "billing.v1.LedgerService", "method": "GetBalance"}
+    labels = {"grpc_service": "billing.v1.LedgerService", "grpc_method": "GetBalance"}
     assert api.metrics.registry.get_sample_value("billing_rpcs_in_flight", labels) == 0
 
 

@@ -92,6 +92,15 @@ async def test_health_follows_the_database(tmp_path: Path, monkeypatch: pytest.M
         assert await health_of(channel) == NOT_SERVING
 
 
+async def test_liveness_does_not_follow_the_database(tmp_path: Path) -> None:
+    api = ApiUnderTest(tmp_path)
+    api.database.failure = ConnectionRefusedError("nobody listens")
+    async with api.running() as channel:
+        assert await health_of(channel) == NOT_SERVING
+        assert await health_of(channel, health.LIVENESS) == SERVING
+        assert (await watch(channel, health.LIVENESS).read()).status == SERVING
+
+
 async def test_a_database_that_hangs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

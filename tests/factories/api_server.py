@@ -11,6 +11,7 @@ import grpc.aio
 from opentelemetry import trace
 
 from billing.api.authentication import Authenticator, JwtAuthenticator, Principal
+from billing.api.client_access import ClientAccessFile
 from billing.api.request_context import (
     Context,
     current_principal,
@@ -101,7 +102,12 @@ class ApiUnderTest:
     """A server that can be started, and what its parts noted."""
 
     def __init__(
-        self, directory: Path, *, authenticator: Authenticator | None = None, **settings: Any
+        self,
+        directory: Path,
+        *,
+        authenticator: Authenticator | None = None,
+        client_access: ClientAccessFile | None = None,
+        **settings: Any,
     ) -> None:
         self.ledger = CannedLedger()
         self.database = FakeDatabase()
@@ -114,6 +120,7 @@ class ApiUnderTest:
             or JwtAuthenticator(KeyFile(write_jwks(directory / "jwks.json", KEY))),
             metrics=self.metrics,
             database_ping=self.database.ping,
+            client_access=client_access,
         )
 
     @asynccontextmanager
@@ -128,7 +135,11 @@ class ApiUnderTest:
 
     def rpcs_counted(self, code: str, method: str = "GetBalance") -> float | None:
         """How many RPCs ended with the code."""
-        labels = {"service": "billing.v1.LedgerService", "method": method, "code": code}
+        labels = {
+            "grpc_service": "billing.v1.LedgerService",
+            "grpc_method": method,
+            "grpc_code": code,
+        }
         return self.metrics.registry.get_sample_value("billing_rpcs_total", labels)
 
 

@@ -5,19 +5,14 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 from opentelemetry import trace
 
-from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings
+from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings, InvoicingTls
 from billing.clients.invoicing_messages import create_invoice_request
 from billing.domain.errors import InvoiceRefused, InvoicingUnavailable
 from billing.domain.identifiers import from_typeid
@@ -26,6 +21,7 @@ from billing.sandbox.invoicing_server import (
     ReferenceInvoicingServer,
 )
 from invoicing.v1 import invoicing_pb2, invoicing_pb2_grpc
+from tests.factories.certificates import LOOPBACK, Authority, Issued
 from tests.factories.invoicing import (
     CLIENT_SETTINGS,
     INVOICE_REQUEST,
@@ -34,6 +30,7 @@ from tests.factories.invoicing import (
 )
 
 HOUR_MS = 3_600_000
+AUTHORITY = Authority()
 
 
 @pytest.fixture
@@ -337,40 +334,39 @@ class TestOtherServers:
         traceparent = servicer.headers[0]["traceparent"]
         assert traceparent == f"00-{0xABCDEF:032x}-{0x123:016x}-01"
 
-    async def test_root_certificates_mean_tls(self, tmp_path: Path) -> None:
-        key, certificate = key_and_certificate_of_loopback()
-        roots = tmp_path / "roots.pem"
-        roots.write_bytes(certificate)
-        servicer = ScriptedServicer(lambda _: None)
-        secure = dataclasses.replace(CLIENT_SETTINGS, tls_root_certificates=roots)
-        credentials = grpc.ssl_server_credentials([(key, certificate)])
-        async with serving(servicer, credentials) as port:
-            async with invoicing_client(f"127.0.0.1:{port}", secure) as client:
+    async def test_root_certificates_mean_tls(self) -> None:
+        server = AUTHORITY.issue("invoicing", LOOPBACK)
+        credentials = grpc.ssl_server_credentials([(server.key, server.certificate)])
+        async with serving(ScriptedServicer(lambda _: None), credentials) as port:
+            target = f"127.0.0.1:{port}"
+            async with invoicing_client(target, trusting(AUTHORITY)) as client:
                 assert await client.create_invoice(INVOICE_REQUEST) == "inv_1"
-            async with invoicing_client(f"127.0.0.1:{port}") as client:
+            for settings in (CLIENT_SETTINGS, trusting(Authority("another"))):
+                async with invoicing_client(target, settings) as client:
+                    with pytest.raises(InvoicingUnavailable):
+                        await client.create_invoice(INVOICE_REQUEST)
+
+    async def test_a_certificate_of_ours_is_presented_to_a_server_that_asks_for_one(self) -> None:
+        server = AUTHORITY.issue("invoicing", LOOPBACK)
+        credentials = grpc.ssl_server_credentials(
+            [(server.key, server.certificate)], AUTHORITY.certificate, require_client_auth=True
+        )
+        ours = AUTHORITY.issue("billing-service")
+        servicer = ScriptedServicer(lambda _: None)
+        async with serving(servicer, credentials) as port:
+            target = f"127.0.0.1:{port}"
+            async with invoicing_client(target, trusting(AUTHORITY, ours)) as client:
+                assert await client.create_invoice(INVOICE_REQUEST) == "inv_1"
+            async with invoicing_client(target, trusting(AUTHORITY)) as client:
                 with pytest.raises(InvoicingUnavailable):
                     await client.create_invoice(INVOICE_REQUEST)
 
 
-def key_and_certificate_of_loopback() -> tuple[bytes, bytes]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "invoicing")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
+def trusting(authority: Authority, ours: Issued | None = None) -> InvoicingClientSettings:
+    tls = InvoicingTls(
+        root_certificates=authority.certificate,
+        certificate_chain=ours.certificate if ours else None,
+        private_key=ours.key if ours else None,
     )
-    pem = serialization.Encoding.PEM
-    key_pem = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return key_pem, certificate.public_bytes(pem)
+    assert b"PRIVATE" not in repr(tls).encode()
+    return dataclasses.replace(CLIENT_SETTINGS, tls=tls)
