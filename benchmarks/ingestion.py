@@ -1,0 +1,119 @@
+"""Usage events a second over gRPC, against bare asyncpg that writes the same rows."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
+
+import asyncpg
+import uvloop
+
+from benchmarks.copied_rows import Connection, CopiedRows, copy_parents
+from benchmarks.surroundings import Surroundings, note, report, surroundings
+from billing.v1 import usage_pb2
+from tests.factories.client import component, usage_event
+
+EVENTS = 200_000
+EVENTS_PER_CALL = 2_500
+CALLERS = 4
+SUBSCRIPTIONS_PER_CALLER = 100
+PARENTS = (
+    "usage_meters",
+    "plans",
+    "plan_versions",
+    "components",
+    "ledger_accounts",
+    "subscriptions",
+    "billing_periods",
+    "subscription_usage_meters",
+    "ledger_transactions",
+)
+
+
+async def main() -> None:
+    """Measure ours, then copy what it wrote with bare asyncpg: the floor."""
+    async with surroundings() as around:
+        calls = await _prepare(around)
+        cpu_seconds = around.cpu_seconds()
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for own in calls:
+                group.create_task(_send(around, own))
+        ours = EVENTS / (time.perf_counter() - began)
+        cpu_seconds = around.cpu_seconds() - cpu_seconds
+        memory = around.peak_memory_mib()
+        floor = await _floor(around)
+        report("ingestion", ours=ours, floor=floor, unit="events/s")
+        note(
+            f"ingestion: {1e6 * cpu_seconds / EVENTS:.1f} us of the service's CPU an event, "
+            f"peak memory {memory:.0f} MiB"
+        )
+
+
+async def _prepare(around: Surroundings) -> list[list[list[usage_pb2.UsageEventInput]]]:
+    """Make subscriptions, and the calls of each caller for its own ones."""
+    client = around.client
+    meter = await client.create_meter()
+    plan = await client.create_plan(components=[component(meter, included="1000")])
+    start = datetime.now(UTC) - timedelta(days=10)
+    calls = []
+    number = 0
+    for _ in range(CALLERS):
+        own = [
+            (await client.subscribe(plan, started_at=start)).id
+            for _ in range(SUBSCRIPTIONS_PER_CALLER)
+        ]
+        events = [
+            usage_event(
+                subscription,
+                meter,
+                "17",
+                start + timedelta(seconds=offset),
+                key=f"event-{number + offset:012d}",
+                properties={"region": "eu-west"},
+            )
+            for offset, subscription in enumerate(islice(cycle(own), EVENTS // CALLERS))
+        ]
+        number += len(events)
+        calls.append(
+            [events[i : i + EVENTS_PER_CALL] for i in range(0, len(events), EVENTS_PER_CALL)]
+        )
+    return calls
+
+
+async def _send(around: Surroundings, calls: list[list[usage_pb2.UsageEventInput]]) -> None:
+    for events in calls:
+        answer = await around.client.ingest(events)
+        assert answer.accepted_count == len(events)
+
+
+async def _floor(around: Surroundings) -> float:
+    """Write the same rows again, as another tenant's, and nothing else."""
+    reader = await asyncpg.connect(around.database_url)
+    await copy_parents(reader, PARENTS)
+    events = await CopiedRows.read(reader, "usage_events")
+    entries = await CopiedRows.read(reader, "ledger_entries")
+    await reader.close()
+    connections = [await asyncpg.connect(around.database_url) for _ in range(CALLERS)]
+    share = EVENTS // CALLERS
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for number, connection in enumerate(connections):
+            group.create_task(_write(connection, events, entries, number * share, share))
+    seconds = time.perf_counter() - began
+    for connection in connections:
+        await connection.close()
+    return EVENTS / seconds
+
+
+async def _write(
+    connection: Connection, events: CopiedRows, entries: CopiedRows, first: int, count: int
+) -> None:
+    for start in range(first, first + count, EVENTS_PER_CALL):
+        async with connection.transaction():
+            await events.write(connection, start, start + EVENTS_PER_CALL)
+            await entries.write(connection, start, start + EVENTS_PER_CALL)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
