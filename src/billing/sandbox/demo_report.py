@@ -30,8 +30,8 @@ class DemoReport:
         """Say what is going to happen."""
         self._console.print(
             Panel(
-                "A month of usage becomes a ledger, a billing run and invoices: for real, over\n"
-                "gRPC and PostgreSQL, on loopback, in a temporary directory.",
+                "A month of usage becomes a ledger, a billing run and invoices:\n"
+                "for real, over gRPC and PostgreSQL, on loopback.",
                 title="billing-service",
                 expand=False,
             )
@@ -115,9 +115,11 @@ class DemoReport:
         self, entries: Sequence[ledger_pb2.LedgerEntry], balance: ledger_pb2.Balance
     ) -> None:
         """Print a subscription's ledger: its first and last entries, and its balance."""
-        table = _table("The same subscription's ledger", "entry", "type", "debit", "credit")
-        table.add_column("amount", justify="right")
-        table.add_column("what")
+        table = _table("The same subscription's ledger")
+        table.add_column("entry", no_wrap=True, max_width=28)
+        table.add_column("debit", no_wrap=True)
+        table.add_column("credit", no_wrap=True)
+        table.add_column("amount", justify="right", no_wrap=True)
         head, tail = entries[:_SHOWN_ENTRIES], entries[-1:]
         for entry in head:
             table.add_row(*_entry_row(entry))
@@ -125,11 +127,11 @@ class DemoReport:
         if hidden > 0:
             between = sum(entry.amount for entry in entries[len(head) : -1])
             amount = _money(between, balance.currency)
-            table.add_row(f"... {hidden:,} more", "", "", "", amount, "")
+            table.add_row(f"... {hidden:,} more", "", "", amount)
             table.add_row(*_entry_row(tail[0]))
         table.add_section()
         total = sum(entry.amount for entry in entries)
-        table.add_row(f"{len(entries):,} entries", "", "", "", _money(total, balance.currency), "")
+        table.add_row(f"{len(entries):,} entries", "", "", _money(total, balance.currency))
         table.caption = (
             f"GetBalance: owes {_money(balance.outstanding_amount, balance.currency)}, "
             f"invoiced {_money(balance.invoiced_amount, balance.currency)}"
@@ -166,20 +168,18 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _entry_row(entry: ledger_pb2.LedgerEntry) -> tuple[str, str, str, str, str, str]:
-    entry_type = ledger_pb2.LedgerEntryType.Name(entry.entry_type)
+def _entry_row(entry: ledger_pb2.LedgerEntry) -> tuple[str, str, str, str]:
     return (
-        f"...{entry.id[-8:]}",
-        entry_type.removeprefix("LEDGER_ENTRY_TYPE_").lower(),
+        entry.description,
         _kind(entry.debit_account_kind),
         _kind(entry.credit_account_kind),
         _money(entry.amount, entry.currency),
-        entry.description,
     )
 
 
 def _kind(kind: ledger_pb2.LedgerAccountKind.ValueType) -> str:
-    return ledger_pb2.LedgerAccountKind.Name(kind).removeprefix("LEDGER_ACCOUNT_KIND_").lower()
+    name = ledger_pb2.LedgerAccountKind.Name(kind).removeprefix("LEDGER_ACCOUNT_KIND_")
+    return name.lower().replace("_revenue", " rev.")
 
 
 def _money(amount_minor: int, currency: str) -> str:
