@@ -42,7 +42,7 @@ _RUN_SECONDS: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 144
 
 _ENDED: Final = (BillingRunStatus.COMPLETED, BillingRunStatus.FAILED)
 _RESULT_OUTCOMES: Final = ("succeeded", "failed")
-_JOB_OUTCOMES: Final = ("succeeded", "retried", "failed")
+_JOB_OUTCOMES: Final = ("succeeded", "retried", "stopped", "failed")
 _DELIVERY_OUTCOMES: Final = ("created", "unavailable", "refused")
 
 
@@ -183,7 +183,8 @@ class Metrics:
     def _make_job_metrics(self) -> None:
         self._job_seconds = self._histogram(
             "billing_job_duration_seconds",
-            "Time that a worker spent on a job; a retried one comes again, a failed one does not.",
+            "Time that a worker spent on a job: succeeded, retried after a failure, stopped with "
+            "its process and done by another, or failed for good.",
             {"task": [BILL_BATCH], "outcome": _JOB_OUTCOMES},
             buckets=_SECONDS,
         )
@@ -255,7 +256,7 @@ class Metrics:
         self._ledger_entries.labels(entry_type).inc(count)
 
     def record_job(self, job: str, outcome: str, *, seconds: float) -> None:
-        """Time a worker's job: "succeeded", "retried" or "failed"."""
+        """Time a worker's job: "succeeded", "retried", "stopped" or "failed"."""
         self._job_seconds.labels(job, outcome).observe(seconds, _exemplar())
 
     def record_backlog(self, job: str, backlog: Backlog) -> None:

@@ -115,19 +115,27 @@ class BillBatchWorker:
     def _timed(self) -> Iterator[None]:
         """Time a job by its outcome."""
         began_at = time.monotonic()
+        outcome = "stopped"
         try:
             yield
+            outcome = "succeeded"
         except Exception as error:
-            outcome = "retried" if isinstance(error, RetryRequested) else "failed"
-            self._metrics.record_job(BILL_BATCH, outcome, seconds=time.monotonic() - began_at)
+            outcome = _outcome(error)
             raise
-        self._metrics.record_job(BILL_BATCH, "succeeded", seconds=time.monotonic() - began_at)
+        finally:
+            self._metrics.record_job(BILL_BATCH, outcome, seconds=time.monotonic() - began_at)
 
     async def _pause(self) -> None:
         try:
             await asyncio.wait_for(self._stopping.wait(), _RESTART_SECONDS)
         except TimeoutError:
             return
+
+
+def _outcome(error: Exception) -> str:
+    if not isinstance(error, RetryRequested):
+        return "failed"
+    return "stopped" if isinstance(error.__cause__, asyncio.CancelledError) else "retried"
 
 
 @contextmanager
