@@ -50,7 +50,7 @@ async def main() -> None:
         )
 
 
-async def _prepare(around: Surroundings) -> list[list[list[usage_pb2.UsageEventInput]]]:
+async def _prepare(around: Surroundings) -> list[list[usage_pb2.IngestUsageEventsRequest]]:
     """Make subscriptions, and the calls of each caller for its own ones."""
     client = around.client
     meter = await client.create_meter()
@@ -76,15 +76,21 @@ async def _prepare(around: Surroundings) -> list[list[list[usage_pb2.UsageEventI
         ]
         number += len(events)
         calls.append(
-            [events[i : i + EVENTS_PER_CALL] for i in range(0, len(events), EVENTS_PER_CALL)]
+            [
+                usage_pb2.IngestUsageEventsRequest(
+                    tenant_id=client.tenant_id, events=events[i : i + EVENTS_PER_CALL]
+                )
+                for i in range(0, len(events), EVENTS_PER_CALL)
+            ]
         )
     return calls
 
 
-async def _send(around: Surroundings, calls: list[list[usage_pb2.UsageEventInput]]) -> None:
-    for events in calls:
-        answer = await around.client.ingest(events)
-        assert answer.accepted_count == len(events)
+async def _send(around: Surroundings, calls: list[usage_pb2.IngestUsageEventsRequest]) -> None:
+    usage = around.client.usage
+    for request in calls:
+        answer = await usage.IngestUsageEvents(request)
+        assert answer.accepted_count == len(request.events)
 
 
 async def _floor(around: Surroundings) -> float:

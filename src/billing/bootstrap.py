@@ -40,6 +40,7 @@ from billing.services.subscriptions import SubscriptionService
 from billing.services.usage import UsageService
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.billing_runs import BillingRunStore
+from billing.store.bills import BillStore
 from billing.store.catalog import CatalogStore
 from billing.store.database import Database
 from billing.store.idempotent_requests import IdempotentRequestStore
@@ -100,6 +101,7 @@ class Stores:
         self.periods = BillingPeriodStore()
         self.usage = UsageStore()
         self.runs = BillingRunStore()
+        self.bills = BillStore()
         self.ledger = LedgerStore()
         self.queue = WorkQueue()
         self.idempotency = Idempotency(IdempotentRequestStore())
@@ -117,6 +119,7 @@ def wire_execution(
     """Wire what brings billing runs to their end."""
     posting = BillingPosting(
         stores.runs,
+        stores.bills,
         stores.subscriptions,
         stores.periods,
         stores.period_reader,

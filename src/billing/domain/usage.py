@@ -1,12 +1,13 @@
 """Usage events: what arrives, where it is counted, and what it costs."""
 
 import hashlib
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from billing.domain import identifiers
@@ -37,8 +38,7 @@ class UsageEventOutcome(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEventInput:
+class UsageEventInput(NamedTuple):
     """One fact of consumption as its sender tells it."""
 
     idempotency_key: str
@@ -50,15 +50,15 @@ class UsageEventInput:
 
     def payload_hash(self) -> bytes:
         """Digest of everything but the key: tells a repeat from a contradiction."""
-        parts = [
-            f"{self.subscription_id.int:x} {self.usage_meter_id.int:x} {plain(self.quantity)} "
-            f"{self.event_timestamp.isoformat()}"
-        ]
+        # Seconds as a double are exact to the microsecond for all times that there can be.
+        moment = struct.pack("<d", self.event_timestamp.timestamp())
+        parts = [plain(self.quantity)]
         for key in sorted(self.properties):
             # Lengths keep two different sets of pairs from reading the same.
             value = self.properties[key]
             parts.append(f"{len(key)}:{key}={len(value)}:{value}")
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).digest()
+        fixed = self.subscription_id.bytes + self.usage_meter_id.bytes + moment
+        return hashlib.blake2b(fixed + "\n".join(parts).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ class UsageEvent:
     received_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class KnownUsageEvent:
+class KnownUsageEvent(NamedTuple):
     """What tells a repeat of a known event from a contradiction."""
 
     id: UUID
@@ -91,8 +90,7 @@ class KnownUsageEvent:
     event_timestamp: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEventResult:
+class UsageEventResult(NamedTuple):
     """The outcome of one event of a call; ``reason`` and ``message`` tell why it was not taken."""
 
     outcome: UsageEventOutcome
@@ -136,8 +134,7 @@ class UsageTally:
         return cost_minor
 
 
-@dataclass(frozen=True, slots=True)
-class RatedUsage:
+class RatedUsage(NamedTuple):
     """Where an event is counted and what it costs, in minor units."""
 
     tally: UsageTally
@@ -227,8 +224,7 @@ class UsageBook:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedUsage:
+class AcceptedUsage(NamedTuple):
     """An event to store, rated."""
 
     id: UUID

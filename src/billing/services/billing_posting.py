@@ -27,6 +27,7 @@ from billing.store.billing_runs import (
     DuePeriod,
     PendingResult,
 )
+from billing.store.bills import BillStore
 from billing.store.database import Transaction
 from billing.store.ledger import LedgerStore, NewLedgerEntry, NewLedgerTransaction
 from billing.store.subscriptions import SubscriptionStore
@@ -51,6 +52,7 @@ class BillingPosting:
     def __init__(
         self,
         runs: BillingRunStore,
+        bills: BillStore,
         subscriptions: SubscriptionStore,
         periods: BillingPeriodStore,
         period_reader: PeriodReader,
@@ -58,6 +60,7 @@ class BillingPosting:
         clock: Clock,
     ) -> None:
         self._runs = runs
+        self._bills = bills
         self._subscriptions = subscriptions
         self._periods = periods
         self._period_reader = period_reader
@@ -109,7 +112,7 @@ class BillingPosting:
     ) -> None:
         if not bills:
             return
-        await self._runs.insert_bills(tx, run_id=run.id, bills=bills, now=now)
+        await self._bills.insert_bills(tx, run_id=run.id, bills=bills, now=now)
         await self._post_charges(tx, run, bills, now=now)
         await self._periods.insert_invoice_requests(tx, bills, now=now)
         await self._periods.close_periods(tx, bills, now=now)

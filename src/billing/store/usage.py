@@ -38,9 +38,15 @@ FROM subscription_usage_meters
 WHERE tenant_id = $1 AND livemode = $2 AND billing_period_id = ANY ($3::uuid[])
 """
 _FIND_BY_KEY: Final = """
-SELECT idempotency_key, id, payload_hash, quantity, event_timestamp
-FROM usage_events
-WHERE tenant_id = $1 AND livemode = $2 AND idempotency_key = ANY ($3::text[])
+SELECT known.idempotency_key, known.id, known.payload_hash, known.quantity, known.event_timestamp
+FROM unnest($3::text[]) AS sent (idempotency_key)
+-- One look-up a key, whatever the planner knows of the table: it must not read a tenant's events.
+CROSS JOIN LATERAL (
+    SELECT idempotency_key, id, payload_hash, quantity, event_timestamp
+    FROM usage_events
+    WHERE tenant_id = $1 AND livemode = $2 AND idempotency_key = sent.idempotency_key
+    LIMIT 1
+) AS known
 """
 
 _idempotency_key = operator.attrgetter("idempotency_key")

@@ -2,21 +2,31 @@
 
 import dataclasses
 import difflib
-import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Final
+
+from billing.config.formats import (
+    ADDRESS,
+    DATABASE_URL,
+    FLAG,
+    JWKS_URL,
+    METRICS_ADDRESS,
+    OTLP_ENDPOINT,
+    PATH,
+    TEXT,
+    Format,
+    is_loopback,
+    one_of,
+    seconds,
+    whole_number,
+)
 
 PREFIX: Final = "BILLING_"
 
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
 _NEAR_MISS: Final = 0.9
 _MIB: Final = 1024 * 1024
-
-Number = TypeVar("Number", int, float)
 
 
 class ConfigurationInvalid(Exception):
@@ -39,132 +49,8 @@ class Setting:
     is_secret: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """How a variable's text is read; ``parse`` raises ValueError."""
-
-    expected: str
-    parse: Callable[[str], Any]
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port`` or ``[ipv6]:port``; raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = str(ipaddress.IPv6Address(host[1:-1]))
-    elif ":" in host:
-        raise ValueError(address)
-    number = int(port)
-    if not colon or not host or not 0 <= number <= 65535:
-        raise ValueError(address)
-    return host, number
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches ``host:port`` or ``unix:/path``."""
-    if address.startswith("unix:"):
-        return True
-    return _is_loopback_host(split_address(address)[0])
-
-
-def _is_loopback_host(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _parse_address(text: str) -> str:
-    if not (text.startswith("unix:") and len(text) > len("unix:")):
-        split_address(text)
-    return text
-
-
-def _parse_metrics_address(text: str) -> str | None:
-    if not text:
-        return None
-    split_address(text)
-    return text
-
-
-def _parse_otlp_endpoint(text: str) -> str:
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname or not url.port:
-        raise ValueError(text)
-    if url.path not in ("", "/"):  # it would be left out in silence
-        raise ValueError(text)
-    return text
-
-
-def _parse_database_url(text: str) -> str:
-    url = urlsplit(text)
-    # SQLAlchemy and asyncpg each know the words for TLS that the other does not.
-    about_tls = any(name.startswith("ssl") for name in parse_qs(url.query))
-    if url.scheme not in ("postgresql", "postgres") or about_tls:
-        raise ValueError(text)
-    return text
-
-
-def _parse_jwks_url(text: str) -> str:
-    url = urlsplit(text)
-    local = url.scheme == "http" and _is_loopback_host(url.hostname or "")
-    if not (url.hostname and (url.scheme == "https" or local)):
-        raise ValueError(text)
-    return text
-
-
-def _parse_flag(text: str) -> bool:
-    if text.lower() not in _TRUE | _FALSE:
-        raise ValueError(text)
-    return text.lower() in _TRUE
-
-
-def _whole_number(low: int, high: int) -> _Format:
-    def parse(text: str) -> int:
-        return _require_between(int(text), low, high)
-
-    return _Format(f"a whole number from {low:,} to {high:,}", parse)
-
-
-def _seconds(low: float, high: float) -> _Format:
-    def parse(text: str) -> float:
-        return _require_between(float(text), low, high)
-
-    return _Format(f"a number of seconds from {low:,} to {high:,}", parse)
-
-
-def _require_between(number: Number, low: Number, high: Number) -> Number:
-    if not low <= number <= high:
-        raise ValueError(number)
-    return number
-
-
-def _one_of(*choices: str) -> _Format:
-    def parse(text: str) -> str:
-        if text.lower() not in choices:
-            raise ValueError(text)
-        return text.lower()
-
-    return _Format(f"one of {', '.join(choices)}", parse)
-
-
-_TEXT: Final = _Format("text", str)
-_PATH: Final = _Format("a path", lambda text: Path(text).expanduser())
-_FLAG: Final = _Format("true or false", _parse_flag)
-_ADDRESS: Final = _Format("host:port, [ipv6]:port or unix:/path", _parse_address)
-_METRICS_ADDRESS: Final = _Format("host:port or [ipv6]:port", _parse_metrics_address)
-_OTLP_ENDPOINT: Final = _Format("http://host:port or https://host:port", _parse_otlp_endpoint)
-_DATABASE_URL: Final = _Format(
-    "postgresql://user:password@host:port/database, and TLS in PGSSLMODE and PGSSLROOTCERT",
-    _parse_database_url,
-)
-_JWKS_URL: Final = _Format("an https:// address (http:// only on loopback)", _parse_jwks_url)
-
-
 def _described(
-    meaning: str, form: _Format, *, default_text: str | None = None, is_secret: bool = False
+    meaning: str, form: Format, *, default_text: str | None = None, is_secret: bool = False
 ) -> dict[str, Any]:
     return {
         "meaning": meaning,
@@ -184,7 +70,7 @@ class Settings:
         metadata=_described(
             "The PostgreSQL database, migrated by `billing migrate`. Without one `billing serve` "
             "starts an embedded server in the data directory.",
-            _DATABASE_URL,
+            DATABASE_URL,
             default_text="embedded",
             is_secret=True,
         ),
@@ -192,56 +78,56 @@ class Settings:
     database_url_file: Path | None = field(
         default=None,
         metadata=_described(
-            "A file that holds the database URL, where secrets come as files.", _PATH
+            "A file that holds the database URL, where secrets come as files.", PATH
         ),
     )
     data_dir: Path | None = field(
         default=None,
         metadata=_described(
             "Where the embedded default keeps its database and its token key.",
-            _PATH,
+            PATH,
             default_text="~/.local/share/billing-service; for root /var/lib/billing-service",
         ),
     )
     pool_size: int = field(
         default=10,
-        metadata=_described("Database connections of a process.", _whole_number(1, 1000)),
+        metadata=_described("Database connections of a process.", whole_number(1, 1000)),
     )
     listen_address: str = field(
         default="127.0.0.1:50051",
-        metadata=_described("Where gRPC is served: host:port or unix:/path.", _ADDRESS),
+        metadata=_described("Where gRPC is served: host:port or unix:/path.", ADDRESS),
     )
     tls_certificate_file: Path | None = field(
         default=None,
         metadata=_described(
-            "Certificate chain of the gRPC server (PEM); read again when it changes.", _PATH
+            "Certificate chain of the gRPC server (PEM); read again when it changes.", PATH
         ),
     )
     tls_private_key_file: Path | None = field(
-        default=None, metadata=_described("Its private key (PEM).", _PATH)
+        default=None, metadata=_described("Its private key (PEM).", PATH)
     )
     mtls_listen_address: str | None = field(
         default=None,
         metadata=_described(
             "Where gRPC is served to callers with a client certificate, who need no token.",
-            _ADDRESS,
+            ADDRESS,
         ),
     )
     tls_client_ca_file: Path | None = field(
         default=None,
-        metadata=_described("The authorities that issue client certificates (PEM).", _PATH),
+        metadata=_described("The authorities that issue client certificates (PEM).", PATH),
     )
     client_access_file: Path | None = field(
         default=None,
         metadata=_described(
             "What the bearer of each client certificate may do (TOML); read again when it changes.",
-            _PATH,
+            PATH,
         ),
     )
     allow_plaintext: bool = field(
         default=False,
         metadata=_described(
-            "Serve without TLS off loopback: only behind something that encrypts.", _FLAG
+            "Serve without TLS off loopback: only behind something that encrypts.", FLAG
         ),
     )
     jwks_file: Path | None = field(
@@ -249,107 +135,105 @@ class Settings:
         metadata=_described(
             "Public keys of the token issuer (JWKS); read again when the file changes. "
             "The embedded default makes its own.",
-            _PATH,
+            PATH,
         ),
     )
     jwks_url: str | None = field(
         default=None,
-        metadata=_described("The same, fetched and kept for five minutes.", _JWKS_URL),
+        metadata=_described("The same, fetched and kept for five minutes.", JWKS_URL),
     )
     jwt_issuer: str | None = field(
-        default=None, metadata=_described("The `iss` that tokens must have.", _TEXT)
+        default=None, metadata=_described("The `iss` that tokens must have.", TEXT)
     )
     jwt_audience: str | None = field(
-        default=None, metadata=_described("The `aud` that tokens must have.", _TEXT)
+        default=None, metadata=_described("The `aud` that tokens must have.", TEXT)
     )
     reflection: bool = field(
         default=True,
-        metadata=_described("Tell anyone the API's schema (gRPC reflection).", _FLAG),
+        metadata=_described("Tell anyone the API's schema (gRPC reflection).", FLAG),
     )
     max_concurrent_rpcs: int = field(
         default=1000,
-        metadata=_described("RPCs at a time; more are refused.", _whole_number(1, 1_000_000)),
+        metadata=_described("RPCs at a time; more are refused.", whole_number(1, 1_000_000)),
     )
     max_message_bytes: int = field(
         default=4 * _MIB,
-        metadata=_described("The largest request.", _whole_number(1024, 256 * _MIB)),
+        metadata=_described("The largest request.", whole_number(1024, 256 * _MIB)),
     )
     drain_seconds: float = field(
         default=20.0,
-        metadata=_described(
-            "How long running RPCs may go on after SIGTERM.", _seconds(0.0, 3600.0)
-        ),
+        metadata=_described("How long running RPCs may go on after SIGTERM.", seconds(0.0, 3600.0)),
     )
     run_worker: bool = field(
         default=True,
-        metadata=_described("`billing serve` also works on billing runs.", _FLAG),
+        metadata=_described("`billing serve` also works on billing runs.", FLAG),
     )
     worker_heartbeat_timeout_seconds: float = field(
         default=30.0,
         metadata=_described(
             "How long a worker may be silent until others take over what it had taken.",
-            _seconds(1.0, 3600.0),
+            seconds(1.0, 3600.0),
         ),
     )
     batch_size: int = field(
         default=500,
-        metadata=_described("Subscriptions billed in one transaction.", _whole_number(1, 5000)),
+        metadata=_described("Subscriptions billed in one transaction.", whole_number(1, 5000)),
     )
     invoicing_address: str = field(
         default="127.0.0.1:50052",
-        metadata=_described("The invoicing service.", _ADDRESS),
+        metadata=_described("The invoicing service.", ADDRESS),
     )
     invoicing_tls_root_certificates_file: Path | None = field(
         default=None,
         metadata=_described(
             "The authorities of the invoicing service's certificate (PEM); without it, no TLS.",
-            _PATH,
+            PATH,
         ),
     )
     invoicing_tls_certificate_file: Path | None = field(
         default=None,
         metadata=_described(
-            "Certificate chain that the invoicing service knows us by (PEM).", _PATH
+            "Certificate chain that the invoicing service knows us by (PEM).", PATH
         ),
     )
     invoicing_tls_private_key_file: Path | None = field(
-        default=None, metadata=_described("Its private key (PEM).", _PATH)
+        default=None, metadata=_described("Its private key (PEM).", PATH)
     )
     invoicing_deadline_seconds: float = field(
         default=10.0,
-        metadata=_described("Deadline of one attempt to create an invoice.", _seconds(0.1, 300.0)),
+        metadata=_described("Deadline of one attempt to create an invoice.", seconds(0.1, 300.0)),
     )
     invoicing_attempts: int = field(
         default=4,
         metadata=_described(
-            "Attempts at an invoice in a run; the next run tries again.", _whole_number(1, 20)
+            "Attempts at an invoice in a run; the next run tries again.", whole_number(1, 20)
         ),
     )
     invoicing_concurrency: int = field(
         default=32,
-        metadata=_described("Invoices being created at a time.", _whole_number(1, 1000)),
+        metadata=_described("Invoices being created at a time.", whole_number(1, 1000)),
     )
     metrics_address: str | None = field(
         default="127.0.0.1:9464",
-        metadata=_described("Where Prometheus reads metrics; empty is off.", _METRICS_ADDRESS),
+        metadata=_described("Where Prometheus reads metrics; empty is off.", METRICS_ADDRESS),
     )
     otlp_endpoint: str | None = field(
         default=None,
         metadata=_described(
             "The OpenTelemetry collector to send traces to (OTLP over gRPC, http:// without TLS); "
             "`OTEL_*` variables set the rest.",
-            _OTLP_ENDPOINT,
+            OTLP_ENDPOINT,
         ),
     )
     log_level: str = field(
         default="info",
         metadata=_described(
-            "The least severe level to log.", _one_of("debug", "info", "warning", "error")
+            "The least severe level to log.", one_of("debug", "info", "warning", "error")
         ),
     )
     log_format: str = field(
         default="json",
-        metadata=_described("How log lines look, on stderr.", _one_of("json", "console")),
+        metadata=_described("How log lines look, on stderr.", one_of("json", "console")),
     )
 
     def __post_init__(self) -> None:
@@ -458,7 +342,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     for definition in dataclasses.fields(Settings):
         variable = variable_of(definition.name)
         text = environ.get(variable)
-        if text is None or (not text and definition.metadata["form"] is not _METRICS_ADDRESS):
+        if text is None or (not text and definition.metadata["form"] is not METRICS_ADDRESS):
             continue
         values[definition.name] = _parse(
             variable, text, definition.metadata["form"], is_secret=definition.metadata["is_secret"]
@@ -481,10 +365,10 @@ def _database_url_in(path: Path, values: Mapping[str, Any]) -> Any:
         raise ConfigurationInvalid(
             variable, f"names {path}, which cannot be read: {problem}"
         ) from None
-    return _parse(variable, text, _DATABASE_URL, is_secret=True)
+    return _parse(variable, text, DATABASE_URL, is_secret=True)
 
 
-def _parse(variable: str, text: str, form: _Format, *, is_secret: bool) -> Any:
+def _parse(variable: str, text: str, form: Format, *, is_secret: bool) -> Any:
     try:
         return form.parse(text.strip())
     except ValueError:

@@ -1,0 +1,158 @@
+"""Accounts, transactions, entries."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from billing.domain.ledger import (
+    LedgerAccountKind,
+    LedgerEntryStatus,
+    LedgerEntryType,
+    LedgerSourceType,
+)
+from billing.store.tables.columns import (
+    SCOPE,
+    amount_column,
+    currency_column,
+    id_column,
+    metadata,
+    one_of,
+    primary_key,
+    references,
+    scope_columns,
+    text_column,
+    time_column,
+)
+
+ledger_accounts = sa.Table(
+    "ledger_accounts",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    text_column("kind"),
+    currency_column(),
+    id_column("subscription_id", nullable=True),
+    time_column("created_at"),
+    primary_key("id"),
+    sa.UniqueConstraint(
+        *SCOPE, "kind", "currency", "subscription_id", postgresql_nulls_not_distinct=True
+    ),
+    one_of("kind", LedgerAccountKind),
+    sa.CheckConstraint(
+        "(kind = 'receivable') = (subscription_id IS NOT NULL)", name="subscription_id"
+    ),
+)
+
+
+ledger_transactions = sa.Table(
+    "ledger_transactions",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    text_column("initiating_source_type"),
+    id_column("initiating_source_id"),
+    text_column("description"),
+    sa.Column("metadata", JSONB, nullable=True),
+    time_column("created_at"),
+    primary_key("id"),
+    # What entries refer to: the transaction together with its subscription.
+    sa.UniqueConstraint(*SCOPE, "subscription_id", "id"),
+    references("subscriptions", ["subscription_id"], ["id"]),
+    one_of("initiating_source_type", LedgerSourceType),
+)
+
+
+LEDGER_ENTRY_SOURCES = (
+    "source_usage_event_id",
+    "source_charge_id",
+    "source_usage_credit_id",
+    "source_credit_application_id",
+    "source_credit_balance_adjustment_id",
+    "source_billing_period_calculation_id",
+    "source_payment_id",
+    "source_refund_id",
+)
+
+
+def _entry_rule(entry_type: LedgerEntryType, sign: str, *required: str) -> str:
+    """Sign and sources of one entry type: the required are there, all others are not."""
+    others = [source for source in LEDGER_ENTRY_SOURCES if source not in required]
+    needed = " AND ".join(f"{column} IS NOT NULL" for column in required)
+    return (
+        f"WHEN entry_type = '{entry_type}' THEN amount {sign} 0 AND {needed}"
+        f" AND num_nonnulls({', '.join(others)}) = 0"
+    )
+
+
+_ENTRY_RULES = " ".join(
+    [
+        "CASE",
+        _entry_rule(
+            LedgerEntryType.USAGE_COST,
+            "<=",
+            "source_usage_event_id",
+            "billing_period_id",
+            "usage_meter_id",
+        ),
+        _entry_rule(LedgerEntryType.CHARGE_BILLED, "<>", "source_charge_id", "billing_period_id"),
+        "ELSE false END",
+    ]
+)
+
+
+ledger_entries = sa.Table(
+    "ledger_entries",
+    metadata,
+    *scope_columns(),
+    id_column("subscription_id"),
+    id_column("ledger_transaction_id"),
+    id_column("id"),
+    text_column("entry_type"),
+    text_column("status"),
+    amount_column("amount"),
+    currency_column(),
+    id_column("debit_account_id"),
+    id_column("credit_account_id"),
+    *[id_column(source, nullable=True) for source in LEDGER_ENTRY_SOURCES],
+    id_column("applied_to_ledger_entry_id", nullable=True),
+    id_column("billing_period_id", nullable=True),
+    id_column("usage_meter_id", nullable=True),
+    id_column("calculation_run_id", nullable=True),
+    text_column("description"),
+    sa.Column("metadata", JSONB, nullable=True),
+    time_column("entry_timestamp"),
+    time_column("posted_at", nullable=True),
+    time_column("discarded_at", nullable=True),
+    # In this order one index serves a subscription's entries, in the order they were made, and
+    # the entries of a transaction.
+    primary_key("subscription_id", "ledger_transaction_id", "id"),
+    references(
+        "ledger_transactions",
+        ["subscription_id", "ledger_transaction_id"],
+        ["subscription_id", "id"],
+    ),
+    references("usage_events", ["source_usage_event_id"], ["id"]),
+    references("charges", ["source_charge_id"], ["id"]),
+    one_of("status", LedgerEntryStatus),
+    sa.CheckConstraint(
+        "(status = 'posted') = (posted_at IS NOT NULL)"
+        " AND (discarded_at IS NULL OR status = 'pending')",
+        name="lifecycle",
+    ),
+    sa.CheckConstraint("debit_account_id <> credit_account_id", name="two_accounts"),
+    sa.CheckConstraint(_ENTRY_RULES, name="entry_type"),
+    sa.Index(
+        "uq_ledger_entries_usage_cost",
+        *SCOPE,
+        "source_usage_event_id",
+        unique=True,
+        postgresql_where=sa.text("entry_type = 'usage_cost'"),
+    ),
+    sa.Index(
+        "uq_ledger_entries_charge_billed",
+        *SCOPE,
+        "source_charge_id",
+        unique=True,
+        postgresql_where=sa.text("entry_type = 'charge_billed'"),
+    ),
+)
