@@ -1,4 +1,4 @@
-"""Unary calls a second through all interceptors, against a bare grpc.aio server."""
+"""Unary calls a second through all interceptors, against a bare server with a bare statement."""
 
 import asyncio
 import sys
@@ -9,6 +9,7 @@ import grpc.aio
 import uvloop
 
 from benchmarks.surroundings import report, surroundings, temporary_directory
+from billing.domain.identifiers import USAGE_METER, from_typeid
 from billing.v1 import catalog_pb2, catalog_pb2_grpc
 
 SECONDS = 6.0
@@ -32,7 +33,7 @@ async def calls_per_second(call: Callable[[], Awaitable[object]]) -> float:
 
 
 async def main() -> None:
-    """Measure a read of one row by its key; the floor answers the same bytes from memory."""
+    """Measure a read of one row by its key; the floor reads it too, and answers the same bytes."""
     async with surroundings() as around:
         client = around.client
         meter = await client.create_meter()
@@ -40,35 +41,29 @@ async def main() -> None:
         calls = client.catalog
         answer = await calls.GetUsageMeter(request)
         ours = await calls_per_second(lambda: calls.GetUsageMeter(request))
-        floor = await _floor(request, answer)
+        floor = await _floor(around.database_url, request, answer)
         report("unary_read", ours=ours, floor=floor, unit="calls/s")
 
 
 async def _floor(
-    request: catalog_pb2.GetUsageMeterRequest, answer: catalog_pb2.GetUsageMeterResponse
+    database_url: str,
+    request: catalog_pb2.GetUsageMeterRequest,
+    answer: catalog_pb2.GetUsageMeterResponse,
 ) -> float:
     """A bare server in a process of its own, as ours is."""
     with temporary_directory() as directory:
         address = f"unix:{directory}/floor.sock"
-        program = (
-            "import asyncio, grpc, grpc.aio, uvloop\n"
-            "async def serve():\n"
-            "    server = grpc.aio.server()\n"
-            "    async def answer(request, context):\n"
-            f"        return {answer.SerializeToString()!r}\n"
-            "    handler = grpc.unary_unary_rpc_method_handler(answer)\n"
-            "    service, method = "
-            f"{PATH.strip('/').split('/')!r}\n"
-            "    server.add_generic_rpc_handlers(\n"
-            "        (grpc.method_handlers_generic_handler(service, {method: handler}),))\n"
-            f"    server.add_insecure_port({address!r})\n"
-            "    await server.start()\n"
-            "    print('ready', flush=True)\n"
-            "    await server.wait_for_termination()\n"
-            "uvloop.run(serve())\n"
-        )
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "benchmarks.bare_server",
+            address,
+            database_url,
+            PATH,
+            request.tenant_id,
+            str(from_typeid(USAGE_METER, request.usage_meter_id)),
+            answer.SerializeToString().hex(),
+            stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
         await process.stdout.readline()
