@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.factories.ports import free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
@@ -49,13 +50,6 @@ def tour_block() -> str:
     block = re.search(r"```sh\n(TOKEN=.*?)```", README, re.DOTALL)
     assert block is not None
     return block.group(1)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
