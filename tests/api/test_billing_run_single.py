@@ -229,26 +229,34 @@ async def test_a_batch_run_skips_what_a_single_run_has(
     await assert_ledger_explains(client, invoicing, first.id, second.id)
 
 
-async def test_an_invoice_that_could_not_be_delivered_is_what_it_sends_first(
+async def test_a_refused_invoice_does_not_keep_the_next_period_from_being_billed(
     client: BillingClient, invoicing: ReferenceInvoicingServer
 ) -> None:
+    """What is due comes first, and then what could not be delivered, oldest first."""
     [subscription] = await due_subscriptions(client, 1, started_at=JANUARY)
     invoicing.error_rate = 1.0
-    failed = await client.run_for_subscription(subscription.id, "single-1")
+    january = await client.run_for_subscription(subscription.id, "single-1")
+    february = await client.run_for_subscription(subscription.id, "single-2")
     entries = await client.entries(subscription.id)
     invoicing.error_rate = 0.0
 
-    assert failed.status == FAILED
-    assert failed.error_reason == "INVOICING_UNAVAILABLE"
-    assert (await client.get_run(failed.run_id)).status == RUN_FAILED
+    assert (january.status, february.status) == (FAILED, FAILED)
+    assert january.error_reason == "INVOICING_UNAVAILABLE"
+    assert moment(february.period_start) == moment(january.period_end)
+    assert (await client.get_run(january.run_id)).status == RUN_FAILED
     # The same request_id tells what became of it, and does nothing.
-    assert await client.run_for_subscription(subscription.id, "single-1") == failed
+    assert await client.run_for_subscription(subscription.id, "single-1") == january
     assert invoices_of(invoicing, client) == []
 
-    delivered = await client.run_for_subscription(subscription.id, "single-2")
+    delivered = [
+        await client.run_for_subscription(subscription.id, request_id)
+        for request_id in ("single-3", "single-4")
+    ]
 
-    assert delivered.status == SUCCEEDED
-    assert delivered.billing_period_id == failed.billing_period_id
-    assert delivered.total_amount == failed.total_amount == 2000
+    assert [result.status for result in delivered] == [SUCCEEDED, SUCCEEDED]
+    assert [result.billing_period_id for result in delivered] == [
+        january.billing_period_id,
+        february.billing_period_id,
+    ]
     assert await client.entries(subscription.id) == entries
     await assert_ledger_explains(client, invoicing, subscription.id)

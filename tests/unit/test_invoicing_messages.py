@@ -118,6 +118,12 @@ def test_an_answer_about_something_else_is_refused(
     assert refusal.value.metadata["detail"] == detail
 
 
+@pytest.mark.parametrize("invoice_id", ["inv_1\0", "inv\n1", "x" * 256])
+def test_an_id_that_the_database_cannot_keep_is_refused(invoice_id: str) -> None:
+    with pytest.raises(InvoiceRefused, match="an invoice whose id cannot be kept"):
+        created_invoice_id(answer(id=invoice_id), REQUEST)
+
+
 @pytest.mark.parametrize("response", [None, CreateInvoiceResponse()])
 def test_an_empty_answer_is_refused(response: CreateInvoiceResponse | None) -> None:
     with pytest.raises(InvoiceRefused, match="an answer without an invoice"):

@@ -20,6 +20,8 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 
 # The idempotency key makes it safe to send again whatever became of the attempt, so every code that
 # can pass by itself is retried. All others say something about the invoice that will stay true.
+_SILENT_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""What is said of a service that says nothing; other codes are its answers about one invoice."""
 _PASSING_CODES: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -162,7 +164,9 @@ class InvoicingClient:
                 return created_invoice_id(response, request)
         assert last_error is not None  # there is at least one attempt
         raise InvoicingUnavailable(
-            detail=_described(last_error), attempts_count=self._settings.max_attempts
+            detail=_described(last_error),
+            attempts_count=self._settings.max_attempts,
+            answered=last_error.code() not in _SILENT_CODES,
         ) from last_error
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """The invoicing service's messages, from and to the domain."""
 
 from datetime import date, datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
@@ -11,6 +12,8 @@ from billing.domain.identifiers import SUBSCRIPTION, to_typeid
 from billing.domain.invoices import InvoiceLineItem, InvoiceRequest
 from billing.domain.money import plain
 from invoicing.v1 import invoicing_pb2
+
+_MAX_ID_LENGTH: Final = 255
 
 
 def create_invoice_request(request: InvoiceRequest) -> invoicing_pb2.CreateInvoiceRequest:
@@ -42,6 +45,8 @@ def created_invoice_id(
     if response is None or not response.invoice.id:
         raise InvoiceRefused(detail="an answer without an invoice")
     invoice = response.invoice
+    if not invoice.id.isprintable() or len(invoice.id) > _MAX_ID_LENGTH:
+        raise InvoiceRefused(detail=f"an invoice whose id cannot be kept: {invoice.id[:40]!r}")
     differences = [
         f"{field} {answered!r} instead of {asked!r}"
         for field, answered, asked in (

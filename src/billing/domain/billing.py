@@ -119,10 +119,12 @@ def bill_period(
     Raises AmountOutOfRange where the total does not fit, and UsageDiffersFromLedger where the
     aggregates contradict their own quantities.
     """
-    charges = _recurring_charges(version)
+    charges = [] if period.is_stub else _recurring_charges(version)
     calculations: list[Calculation] = []
     for component in version.components:
         tally = tallies.get(component.id)
+        if period.is_stub and tally is None:
+            continue
         quantity = tally.quantity if tally else ZERO
         amount_minor = _rated_amount(component, tally, quantity)
         charges.append(_usage_charge(component, quantity, amount_minor))

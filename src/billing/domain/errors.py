@@ -230,15 +230,19 @@ class DatabaseUnavailable(Unavailable):
 
 
 class InvoicingUnavailable(Unavailable):
-    """The invoicing service does not answer, or keeps failing."""
+    """The invoicing service does not answer, or keeps failing.
 
-    def __init__(self, *, detail: str, attempts_count: int) -> None:
+    ``answered`` tells the one from the other: whether the last attempt had an answer of its own.
+    """
+
+    def __init__(self, *, detail: str, attempts_count: int, answered: bool = False) -> None:
         super().__init__(
             f"the invoicing service failed {attempts_count} times, last with {detail}; "
             "the period stays billed and the next run sends the same invoice again",
             detail=detail,
             attempts=attempts_count,
         )
+        self.answered = answered
 
 
 class InvoiceNotDelivered(WrongState):

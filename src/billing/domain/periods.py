@@ -6,14 +6,18 @@ of the 31st comes back to the 31st after February.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from dateutil.relativedelta import relativedelta
 
 from billing.domain import identifiers
 from billing.domain.catalog import BillingInterval, IntervalUnit, PlanVersion
+
+SHORTEST_SPAN: Final = timedelta(microseconds=1)
+"""What is left of a period that a cancellation cuts before it has begun."""
 
 
 class BillingPeriodStatus(StrEnum):
@@ -38,6 +42,11 @@ class BillingPeriod:
     period_start: datetime
     period_end: datetime
     status: BillingPeriodStatus
+
+    @property
+    def is_stub(self) -> bool:
+        """Whether the period was cut before it had begun: it has usage at most, and no price."""
+        return self.period_end - self.period_start <= SHORTEST_SPAN
 
     @property
     def awaits_invoice(self) -> bool:

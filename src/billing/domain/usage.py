@@ -159,15 +159,15 @@ class UsageBook:
     def rate(self, event: UsageEventInput, *, now: datetime) -> RatedUsage:
         """Count an event in its period; raises UsageRejected, and has then counted nothing."""
         self._require_acceptable(event.event_timestamp, now=now)
-        # The server's clock decides what has begun: a sender's clock that runs ahead opens nothing.
-        period, disposition = self._place(min(event.event_timestamp, now))
-        component = self.open_periods.version_of(period).component_of(event.usage_meter_id)
-        if component is None:
+        period, disposition = self._place(event.event_timestamp, now=now)
+        priced = self._first_that_prices(event.usage_meter_id, period, disposition)
+        if priced is None:
             raise UsageRejected(
                 "USAGE_METER_NOT_PRICED",
                 f"usage_meter_id: the plan of {self.subscription.typeid} has no component for "
                 "this meter in the billing period",
             )
+        period, component = priced
         tally = self._tally(period, component)
         try:
             cost_minor = tally.add(event.quantity)
@@ -210,11 +210,19 @@ class UsageBook:
                 f"billing period, which ends at {subscription.cancel_at.isoformat()}",
             )
 
-    def _place(self, moment: datetime) -> tuple[BillingPeriod, UsageEventDisposition]:
-        self.open_periods.open_until(moment)
+    def _place(
+        self, moment: datetime, *, now: datetime
+    ) -> tuple[BillingPeriod, UsageEventDisposition]:
+        """Find the period that an event counts in; the server's clock decides what has begun.
+
+        A sender's clock that runs ahead opens nothing: such an event counts in the last period.
+        """
+        self.open_periods.open_until(min(moment, now))
         period = self.open_periods.holding(moment)
         if period is not None:
             return period, UsageEventDisposition.RATED
+        if moment >= self.open_periods.last.period_end:
+            return self.open_periods.last, UsageEventDisposition.RATED
         if any(billed.holds(moment) for billed in self.billed_periods):
             return self.open_periods.oldest, UsageEventDisposition.RATED_LATE
         raise UsageRejected(
@@ -222,6 +230,17 @@ class UsageBook:
             f"event_timestamp: {moment.isoformat()} lies in no billing period: "
             "the subscription was paused then",
         )
+
+    def _first_that_prices(
+        self, usage_meter_id: UUID, period: BillingPeriod, disposition: UsageEventDisposition
+    ) -> tuple[BillingPeriod, Component] | None:
+        """The period itself, or for late usage the oldest open one whose plan prices the meter."""
+        late = disposition is UsageEventDisposition.RATED_LATE
+        for candidate in self.open_periods.periods if late else [period]:
+            component = self.open_periods.version_of(candidate).component_of(usage_meter_id)
+            if component is not None:
+                return candidate, component
+        return None
 
 
 class AcceptedUsage(NamedTuple):

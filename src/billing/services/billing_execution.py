@@ -13,7 +13,12 @@ from uuid import UUID
 
 from billing.domain import identifiers
 from billing.domain.billing_runs import BillingRun, BillingRunResultStatus
-from billing.domain.errors import BillingError, EarlierPeriodNotBilled, SubscriptionUnbillable
+from billing.domain.errors import (
+    BillingError,
+    EarlierPeriodNotBilled,
+    InvoiceNotDelivered,
+    SubscriptionUnbillable,
+)
 from billing.domain.invoices import InvoiceRequest
 from billing.domain.periods import BillingPeriodStatus
 from billing.domain.scope import Scope
@@ -188,7 +193,27 @@ class BillingExecution:
         answers = await self._delivery.request_invoices(
             run_id, [delivery.request for delivery in deliveries]
         )
-        await self._record(scope, run_id, deliveries, answers)
+        try:
+            await self._record(scope, run_id, deliveries, answers)
+        except BillingError:
+            raise
+        except Exception:
+            _logger.exception("invoices of run %s are recorded one by one", run_id)
+            for delivery, answer in zip(deliveries, answers, strict=True):
+                await self._record_alone(scope, run_id, delivery, answer)
+
+    async def _record_alone(
+        self, scope: Scope, run_id: UUID, delivery: _Delivery, answer: str | BillingError
+    ) -> None:
+        """Record one answer; fail the result whose answer cannot be recorded."""
+        try:
+            await self._record(scope, run_id, [delivery], [answer])
+        except BillingError:
+            raise
+        except Exception as error:
+            _logger.exception("the answer to %s cannot be kept", delivery.request.idempotency_key)
+            failure = InvoiceNotDelivered(detail=type(error).__name__)
+            await self._record(scope, run_id, [delivery], [failure])
 
     @retried_on_conflict
     async def _record(
@@ -205,14 +230,14 @@ class BillingExecution:
         ]
         async with self._database.transaction(scope) as tx:
             run = await self._runs.get_run(tx, run_id)
-            await self._periods.update_invoiced(tx, invoices, now=self._clock())
+            invoiced_count = await self._periods.update_invoiced(tx, invoices, now=self._clock())
             results = [
                 _delivered(delivery, answer)
                 for delivery, answer in zip(deliveries, answers, strict=True)
             ]
             await self._complete(tx, run, results, 0)
             tell = self._metering.record_invoice_created
-            tx.after_commit.append(partial(tell, scope.tenant_id, count=len(invoices)))
+            tx.after_commit.append(partial(tell, scope.tenant_id, count=invoiced_count))
 
     async def _complete(
         self,

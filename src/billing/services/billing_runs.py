@@ -20,7 +20,7 @@ from billing.domain.billing_runs import (
 from billing.domain.errors import BillingPeriodTaken, FieldInvalid, NoBillingPeriodDue
 from billing.domain.pages import Page, PageRequest
 from billing.domain.scope import Scope
-from billing.domain.subscriptions import Subscription
+from billing.domain.subscriptions import Subscription, SubscriptionStatus
 from billing.services.billing_execution import BillingExecution
 from billing.services.idempotency import Idempotency, IdempotentRequest
 from billing.services.ports import Clock, Metering
@@ -191,7 +191,6 @@ class BillingRunService:
             if answer is not None:
                 return answer
             now = self._clock()
-            subscription.require_active()
             period_id = await self._oldest_billable_period(tx, subscription, now=now)
             run_id = await self.start_single(tx, subscription, [period_id], as_of=now)
             await self._idempotency.store_answer(tx, request, run_id, now=now)
@@ -200,17 +199,22 @@ class BillingRunService:
     async def _oldest_billable_period(
         self, tx: Transaction, subscription: Subscription, *, now: datetime
     ) -> UUID:
-        """The oldest period that lacks its invoice, or else the current one if it ended."""
+        """The current period if it is due, or else the oldest one that lacks its invoice.
+
+        A refused invoice does not keep the next period from being billed.
+        """
+        is_active = subscription.status is SubscriptionStatus.ACTIVE
+        if is_active and subscription.current_period_end <= now:
+            return subscription.current_period_id
         closed = await self._periods.list_closed_periods(tx, [subscription.id])
         for period in closed.get(subscription.id, ()):
             if period.awaits_invoice:
                 return period.id
-        if subscription.current_period_end > now:
-            raise NoBillingPeriodDue(
-                subscription_id=subscription.typeid,
-                current_period_end=subscription.current_period_end,
-            )
-        return subscription.current_period_id
+        subscription.require_active()
+        raise NoBillingPeriodDue(
+            subscription_id=subscription.typeid,
+            current_period_end=subscription.current_period_end,
+        )
 
     async def start_single(
         self,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -34,15 +35,20 @@ class InvoiceDelivery:
         self, run_id: UUID, requests: Sequence[InvoiceRequest]
     ) -> list[str | BillingError]:
         """Return the invoice's id, or why there is none, for each request in its order."""
-        answers: list[str | BillingError] = []
-        if requests and self._is_down(run_id):
-            answers.append(await self._request(run_id, requests[0]))
+        # In any order: invoices that fail for a reason of their own must not always come first.
+        order = random.sample(range(len(requests)), len(requests))
+        if order and self._is_down(run_id):
+            probe = order.pop()
+            answers = {probe: await self._request(run_id, requests[probe])}
+        else:
+            answers = {}
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._request_unless_down(run_id, request))
-                for request in requests[len(answers) :]
-            ]
-        return answers + [task.result() for task in tasks]
+            tasks = {
+                number: group.create_task(self._request_unless_down(run_id, requests[number]))
+                for number in order
+            }
+        answers |= {number: task.result() for number, task in tasks.items()}
+        return [answers[number] for number in range(len(requests))]
 
     async def _request_unless_down(
         self, run_id: UUID, request: InvoiceRequest
@@ -69,7 +75,7 @@ class InvoiceDelivery:
         return self._unanswered_in_a_row.get(run_id, 0) >= _GIVE_UP_AFTER
 
     def _note(self, run_id: UUID, answer: str | BillingError) -> None:
-        if not isinstance(answer, InvoicingUnavailable):
+        if not isinstance(answer, InvoicingUnavailable) or answer.answered:
             self._unanswered_in_a_row.pop(run_id, None)
             return
         if len(self._unanswered_in_a_row) >= _MAX_REMEMBERED_RUNS:

@@ -1,13 +1,17 @@
 """Looks after billing runs that nobody works on any more."""
 
+import logging
 from datetime import timedelta
 from typing import Final
 
+from billing.domain.scope import Scope
 from billing.services.ports import Clock
 from billing.store.billing_runs import BillingRunStore
 from billing.store.database import Database
 from billing.store.tenants import TenantStore
 from billing.store.work_queue import WorkQueue
+
+_logger = logging.getLogger(__name__)
 
 _PATIENCE: Final = timedelta(minutes=1)
 """How long a run may have pending results before they are given jobs again."""
@@ -40,9 +44,15 @@ class RunRescue:
         async with self._database.unscoped_connection() as pg:
             scopes = await self._tenants.list_scopes(pg)
         for scope in scopes:
-            async with self._database.transaction(scope) as tx:
-                unfinished = await self._runs.list_unfinished_batches(
-                    tx, started_before=self._clock() - _PATIENCE
-                )
-                for run_id, batches in unfinished.items():
-                    await self._queue.enqueue_bill_batches(tx, run_id=run_id, batches=batches)
+            try:
+                await self._rescue_scope(scope)
+            except Exception:
+                _logger.exception("runs of tenant %s cannot be looked after", scope.tenant_id)
+
+    async def _rescue_scope(self, scope: Scope) -> None:
+        async with self._database.transaction(scope) as tx:
+            unfinished = await self._runs.list_unfinished_batches(
+                tx, started_before=self._clock() - _PATIENCE
+            )
+            for run_id, batches in unfinished.items():
+                await self._queue.enqueue_bill_batches(tx, run_id=run_id, batches=batches)

@@ -1,7 +1,7 @@
 """Use cases of subscriptions: create, pause, resume, cancel."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from dateutil.relativedelta import relativedelta
 from billing.domain import identifiers
 from billing.domain.errors import FieldInvalid, SubscriptionNotActive
 from billing.domain.pages import Page, PageRequest
-from billing.domain.periods import OpenPeriods, new_period
+from billing.domain.periods import SHORTEST_SPAN, OpenPeriods, new_period
 from billing.domain.scope import Scope
 from billing.domain.subscriptions import CancellationMode, Subscription, SubscriptionStatus
 from billing.services.billing_execution import BillingExecution
@@ -25,7 +25,6 @@ from billing.store.ledger import LedgerStore
 from billing.store.subscriptions import SubscriptionStore
 
 MAX_BACKDATING: Final = relativedelta(years=10)
-_SHORTEST_SPAN: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ class SubscriptionService:
     ) -> datetime:
         """End the last period at the moment, or as early as its start lets it; return its end."""
         last = open_periods.last
-        period_end = min(last.period_end, max(now, last.period_start + _SHORTEST_SPAN))
+        period_end = min(last.period_end, max(now, last.period_start + SHORTEST_SPAN))
         if period_end < last.period_end:
             await self._periods.update_period_end(tx, last.id, period_end)
         return period_end

@@ -154,11 +154,11 @@ class BillingPeriodStore:
 
     async def update_invoiced(
         self, tx: Transaction, invoices: Sequence[DeliveredInvoice], *, now: datetime
-    ) -> None:
-        """Set periods invoiced, and their calculations' source invoice."""
+    ) -> int:
+        """Set periods invoiced, with their calculations; return how many were not invoiced yet."""
         if not invoices:
-            return
-        await tx.pg.execute(
+            return 0
+        count = await tx.pg.fetchval(
             _RECORD_INVOICES,
             tx.scope.tenant_id,
             tx.scope.livemode,
@@ -166,6 +166,7 @@ class BillingPeriodStore:
             [invoice.billing_period_id for invoice in invoices],
             [invoice.invoice_id for invoice in invoices],
         )
+        return int(count)
 
 
 def to_billing_period(row: Row) -> BillingPeriod:

@@ -1,6 +1,7 @@
 """The bill of one period: charges, calculations, total, and the invoice to ask for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -21,6 +22,7 @@ from billing.domain.catalog import BillingInterval, Component, IntervalUnit, Pla
 from billing.domain.errors import AmountOutOfRange, UsageDiffersFromLedger
 from billing.domain.invoices import InvoiceLineItem
 from billing.domain.money import MAX_AMOUNT_MINOR
+from billing.domain.periods import SHORTEST_SPAN
 from billing.domain.rating import billable_units, charge_minor
 from billing.domain.scope import Scope
 from billing.domain.usage import UsageTally
@@ -55,6 +57,24 @@ def used(component: Component, *quantities: Decimal | str) -> UsageTally:
     for quantity in quantities:
         tally.add(Decimal(quantity))
     return tally
+
+
+def test_a_period_cut_before_it_began_has_its_usage_and_no_price() -> None:
+    """A cancellation by a server whose clock is behind the one that billed."""
+    component = a_component(unit_price="2")
+    version = a_version(component, a_component(), base_price_minor=2000)
+    open_periods = open_periods_of(version)
+    stub = replace(open_periods.oldest, period_end=open_periods.oldest.period_start + SHORTEST_SPAN)
+    subscription = a_subscription(open_periods)
+    usage = {component.id: used(component, "10")}
+    with_usage, empty = (
+        bill_period(SCOPE, subscription, stub, version, tallies, billed_at=BILLED_AT)
+        for tallies in (usage, {})
+    )
+    assert [charge.amount_minor for charge in with_usage.charges] == [20]
+    assert with_usage.total_minor == 20
+    assert not empty.charges
+    assert empty.invoice_request is None
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,33 @@ def test_a_late_event_is_counted_in_the_oldest_open_period() -> None:
     assert rated.tally.billing_period_id == book.open_periods.oldest.id
 
 
+def test_late_usage_goes_to_the_oldest_open_period_that_prices_its_meter() -> None:
+    """A meter that the plan dropped and took up again is still paid for."""
+    component = a_component()
+    december = datetime(2025, 12, 1, tzinfo=UTC)
+    without = a_version()
+    again = a_version(component, number=2, created_at=FIRST_END)
+    open_periods = open_periods_of(without, again)
+    february = open_periods.open_following()
+    subscription = replace(a_subscription(open_periods), started_at=december)
+    book = UsageBook(subscription, open_periods, {}, (a_billed_period(december, BEGIN),))
+    rated = book.rate(an_event(book, component, at=BEGIN - SHORTEST), now=NOW)
+    assert rated.disposition is UsageEventDisposition.RATED_LATE
+    assert rated.tally.billing_period_id == february.id
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(minutes=40)])
+def test_a_server_whose_clock_is_behind_still_finds_the_period(ahead: timedelta) -> None:
+    """Another server opened it; this one thinks that it has not begun."""
+    component = a_component()
+    book = a_book(component)
+    behind = BEGIN - timedelta(milliseconds=5)
+    rated = book.rate(an_event(book, component, at=BEGIN + ahead), now=behind)
+    assert rated.disposition is UsageEventDisposition.RATED
+    assert rated.tally.billing_period_id == book.open_periods.oldest.id
+    assert not book.open_periods.opened
+
+
 def test_an_event_in_no_period_was_consumed_while_paused() -> None:
     component = a_component()
     november = datetime(2025, 11, 1, tzinfo=UTC)
