@@ -13,7 +13,7 @@ from billing.domain import identifiers
 from billing.domain.billing import Charge, PeriodBill, bill_period
 from billing.domain.billing_runs import BillingRun, BillingRunResultStatus, BillingRunType
 from billing.domain.errors import BillingError, SubscriptionUnbillable
-from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, LedgerSourceType
+from billing.domain.ledger import POSTING_RULES, LedgerEntryType, LedgerSourceType
 from billing.domain.periods import BillingPeriod, OpenPeriods
 from billing.domain.scope import Scope
 from billing.domain.subscriptions import Subscription, SubscriptionStatus
@@ -137,7 +137,7 @@ class BillingPosting:
         )
         revenue_accounts = {
             currency: await self._ledger.get_tenant_account(
-                tx, LedgerAccountKind.SUBSCRIPTION_REVENUE, currency
+                tx, POSTING_RULES[LedgerEntryType.CHARGE_BILLED].credit, currency
             )
             for currency in {bill.subscription.currency for bill, _ in charged}
         }

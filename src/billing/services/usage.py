@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.domain import identifiers
-from billing.domain.ledger import LedgerAccountKind, LedgerSourceType
+from billing.domain.ledger import POSTING_RULES, LedgerEntryType, LedgerSourceType
 from billing.domain.pages import Page, PageRequest
 from billing.domain.periods import OpenPeriods
 from billing.domain.scope import Scope
@@ -160,7 +160,7 @@ class UsageService:
         )
         revenue_accounts = {
             currency: await self._ledger.get_tenant_account(
-                tx, LedgerAccountKind.USAGE_REVENUE, currency
+                tx, POSTING_RULES[LedgerEntryType.USAGE_COST].credit, currency
             )
             for currency in {book.subscription.currency for book in books}
         }

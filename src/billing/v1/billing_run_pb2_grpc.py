@@ -77,8 +77,9 @@ class BillingRunServiceServicer:
 
     def RunBillingForSubscription(self, request, context):
         """Bills the oldest due billing period of one subscription, in a run of its
-        own of type SINGLE, and returns the result at once. FAILED_PRECONDITION
-        when the subscription is not active or nothing is due.
+        own of type SINGLE, and returns the result at once. When nothing is due it
+        asks again for the oldest invoice that could not be delivered; when there is
+        none either, or the subscription is not active: FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,8 +23,9 @@ class BillingRunServiceStub:
     """
     RunBillingForSubscription: _aio.UnaryUnaryMultiCallable[_billing_run_pb2.RunBillingForSubscriptionRequest, _billing_run_pb2.RunBillingForSubscriptionResponse]
     """Bills the oldest due billing period of one subscription, in a run of its
-    own of type SINGLE, and returns the result at once. FAILED_PRECONDITION
-    when the subscription is not active or nothing is due.
+    own of type SINGLE, and returns the result at once. When nothing is due it
+    asks again for the oldest invoice that could not be delivered; when there is
+    none either, or the subscription is not active: FAILED_PRECONDITION.
     """
     GetBillingRun: _aio.UnaryUnaryMultiCallable[_billing_run_pb2.GetBillingRunRequest, _billing_run_pb2.GetBillingRunResponse]
     """Returns one billing run with its first 1,000 results."""
@@ -54,8 +55,9 @@ class BillingRunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_billing_run_pb2.RunBillingForSubscriptionRequest, _abc.Awaitable[_billing_run_pb2.RunBillingForSubscriptionResponse]],
     ) -> _abc.Awaitable[_billing_run_pb2.RunBillingForSubscriptionResponse]:
         """Bills the oldest due billing period of one subscription, in a run of its
-        own of type SINGLE, and returns the result at once. FAILED_PRECONDITION
-        when the subscription is not active or nothing is due.
+        own of type SINGLE, and returns the result at once. When nothing is due it
+        asks again for the oldest invoice that could not be delivered; when there is
+        none either, or the subscription is not active: FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod

@@ -62,8 +62,8 @@ class _UsageEventDispositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     USAGE_EVENT_DISPOSITION_UNSPECIFIED: _UsageEventDisposition.ValueType  # 0
     """Not set."""
     USAGE_EVENT_DISPOSITION_RATED: _UsageEventDisposition.ValueType  # 1
-    """In the billing period that holds its event_timestamp; in the present one where
-    that lies ahead of the server's clock.
+    """In the billing period that holds its event_timestamp; in the last one begun
+    where that lies ahead of the server's clock.
     """
     USAGE_EVENT_DISPOSITION_RATED_LATE: _UsageEventDisposition.ValueType  # 2
     """The period of its event_timestamp was billed already: in the oldest open period."""
@@ -74,8 +74,8 @@ class UsageEventDisposition(_UsageEventDisposition, metaclass=_UsageEventDisposi
 USAGE_EVENT_DISPOSITION_UNSPECIFIED: UsageEventDisposition.ValueType  # 0
 """Not set."""
 USAGE_EVENT_DISPOSITION_RATED: UsageEventDisposition.ValueType  # 1
-"""In the billing period that holds its event_timestamp; in the present one where
-that lies ahead of the server's clock.
+"""In the billing period that holds its event_timestamp; in the last one begun
+where that lies ahead of the server's clock.
 """
 USAGE_EVENT_DISPOSITION_RATED_LATE: UsageEventDisposition.ValueType  # 2
 """The period of its event_timestamp was billed already: in the oldest open period."""
