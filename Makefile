@@ -15,7 +15,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: .venv/.installed ## Run the whole flow on this machine: usage, billing run, ledger, invoices
+demo: .venv/.installed ## Run the whole flow on this machine: usage, billing run, invoices, credits, refund
 	@$(BIN)/billing demo
 
 .PHONY: trace

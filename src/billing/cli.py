@@ -269,7 +269,7 @@ def invoicing_server(
 
 @app.command()
 def demo() -> None:
-    """Watch the main job: a month of usage becomes a ledger, a billing run and invoices."""
+    """Watch the main job: a month of usage becomes a ledger, invoices, payments and a refund."""
     _run(run_demo(Console()))
 
 

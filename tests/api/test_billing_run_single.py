@@ -37,6 +37,7 @@ async def test_it_processes_that_subscription_alone(
     """004: "RunBillingForSubscription processes single subscription", "Run billing for
     subscription processes single sub"."""
     billed, other = await due_subscriptions(client, 2)
+    unmoved = await client.get_subscription(other.id)
 
     result = await client.run_for_subscription(billed.id)
 
@@ -45,7 +46,7 @@ async def test_it_processes_that_subscription_alone(
     assert run.status == COMPLETED
     assert list(run.results) == [result]
     assert counts_of(run) == (1, 0, 0, 0)
-    assert await client.get_subscription(other.id) == other
+    assert await client.get_subscription(other.id) == unmoved
     assert await client.entries(other.id) == []
     await assert_ledger_explains(client, invoicing, billed.id, other.id)
 

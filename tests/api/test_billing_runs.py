@@ -41,6 +41,7 @@ async def test_due_subscriptions_are_processed_and_others_are_not(
     billing"."""
     due = await due_subscriptions(client, 2, started_at=FEBRUARY)
     [young] = await due_subscriptions(client, 1, started_at=MARCH)
+    unmoved = await client.get_subscription(young.id)
 
     run = await client.run_billing(run_type=pb.BILLING_RUN_TYPE_SCHEDULED)
 
@@ -60,7 +61,7 @@ async def test_due_subscriptions_are_processed_and_others_are_not(
         moved = await client.get_subscription(result.subscription_id)
         assert moment(moved.current_period_start) == MARCH
         assert moment(moved.current_period_end) == APRIL
-    assert await client.get_subscription(young.id) == young
+    assert await client.get_subscription(young.id) == unmoved
     await assert_ledger_explains(client, invoicing, *(s.id for s in due), young.id)
 
 

@@ -364,7 +364,7 @@ async def test_malformed_and_unknown_things_are_refused(metered: MeteredSubscrip
         assert refusal.kind == ("NOT_FOUND", "SUBSCRIPTION_NOT_FOUND")
     refusal = await refusal_of(get_transaction(client, UNKNOWN_TRANSACTION))
     assert refusal.kind == ("NOT_FOUND", "LEDGER_TRANSACTION_NOT_FOUND")
-    fields = {"billing_period_id": "p", "entry_type": 9, "page_size": -1}
+    fields = {"billing_period_id": "p", "entry_type": 99, "page_size": -1}
     refusal = await refusal_of(entries_page(client, "sub", **fields))
     assert refusal.kind == ("INVALID_ARGUMENT", "FIELD_INVALID")
     assert refusal.fields == ["subscription_id", *fields]

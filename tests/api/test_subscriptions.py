@@ -55,6 +55,10 @@ async def test_a_subscription_starts_now_unless_told_otherwise(
     assert subscription.created_at == subscription.updated_at == subscription.started_at
     for field in ("cancel_at", "paused_at", "cancelled_at"):
         assert not subscription.HasField(field)
+    for summary in ("current_period_usage_summary", "available_credits_summary"):
+        assert summary not in {field.name for field, _ in subscription.ListFields()}
+    # Read alone, it tells what can be spent: nothing, and its plan meters nothing.
+    subscription.available_credits_summary.currency = "EUR"
     assert await client.get_subscription(subscription.id) == subscription
 
 

@@ -3,211 +3,37 @@
 The RPCs come from the descriptors: a new one fails here until it says what a stranger gets.
 """
 
-import importlib
-import pkgutil
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import grpc.aio
 import pytest
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message_factory import GetMessageClass
 
-import billing.v1
 from billing.sandbox.development_key import DevelopmentKey, mint_token
-from billing.v1 import catalog_pb2, ledger_pb2, options_pb2, subscription_pb2, usage_pb2
-from tests.factories.client import BillingClient, component, new_tenant
+from tests.factories.client import BillingClient, new_tenant
 from tests.factories.clock import START, FakeClock
 from tests.factories.refusals import refusal_of
-from tests.factories.usage import MeteredSubscription, metered_subscription
+from tests.factories.tenant_world import (
+    ANSWERED,
+    ASKED,
+    CAPABILITIES,
+    METHODS,
+    World,
+    call,
+    make_world,
+    request_of,
+)
+from tests.factories.usage import metered_subscription
 
-
-def all_methods() -> list[MethodDescriptor]:
-    """Every RPC of ``billing.v1``."""
-    modules = [
-        importlib.import_module(f"billing.v1.{module.name}")
-        for module in pkgutil.iter_modules(billing.v1.__path__)
-        if module.name.endswith("_pb2")
-    ]
-    return [
-        method
-        for module in modules
-        for service in module.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    ]
-
-
-METHODS = {f"{method.containing_service.name}.{method.name}": method for method in all_methods()}
-CAPABILITIES = {
-    name: method.GetOptions().Extensions[options_pb2.required_capability]
-    for name, method in METHODS.items()
-}
 EVERY_RPC = pytest.mark.parametrize("rpc", sorted(METHODS))
-
-
-@dataclass(frozen=True)
-class World:
-    """One tenant's live things, for others to try."""
-
-    metered: MeteredSubscription
-    usage_event: usage_pb2.UsageEvent
-    run_id: str
-    ledger_transaction_id: str
-
-    @property
-    def client(self) -> BillingClient:
-        """The owner of it all."""
-        return self.metered.client
-
-    async def everything(self) -> list[Any]:
-        """All that the owner sees, to tell whether anything was touched."""
-        client, subscription_id = self.client, self.metered.subscription_id
-        lists = [
-            ("CatalogService.ListUsageMeters", {}),
-            ("CatalogService.ListPlans", {}),
-            ("CatalogService.ListPlanVersions", {"plan_id": self.metered.plan_id}),
-            ("SubscriptionService.ListSubscriptions", {}),
-            ("UsageService.ListUsageEvents", {"subscription_id": subscription_id}),
-            ("BillingRunService.ListBillingRuns", {}),
-            ("LedgerService.ListLedgerEntries", {"subscription_id": subscription_id}),
-            ("LedgerService.GetTrialBalance", {}),
-        ]
-        return [await call(client, request_of(rpc, **fields)) for rpc, fields in lists]
-
-
-Fields = Mapping[str, Any]
-
-
-def plan_version(world: World) -> catalog_pb2.PlanVersionInput:
-    return world.client.plan_version(components=[component(world.metered.meter_id)])
-
-
-def subscription_of(world: World) -> Fields:
-    return {"subscription_id": world.metered.subscription_id}
-
-
-# What a stranger asks for: the owner's things, wherever the request can name any.
-ASKED: Mapping[str, Callable[[World], Fields]] = {
-    "CatalogService.CreateUsageMeter": lambda _: {
-        "code": "api_calls",
-        "name": "API calls",
-        "aggregation": catalog_pb2.USAGE_AGGREGATION_SUM,
-        "request_id": "request-1",
-    },
-    "CatalogService.GetUsageMeter": lambda w: {"usage_meter_id": w.metered.meter_id},
-    "CatalogService.ListUsageMeters": lambda _: {},
-    "CatalogService.CreatePlan": lambda w: {"currency": "USD", "version": plan_version(w)},
-    "CatalogService.UpdatePlan": lambda w: {
-        "plan_id": w.metered.plan_id,
-        "version": w.client.plan_version(),
-    },
-    "CatalogService.GetPlan": lambda w: {"plan_id": w.metered.plan_id},
-    "CatalogService.ListPlans": lambda _: {},
-    "CatalogService.ListPlanVersions": lambda w: {"plan_id": w.metered.plan_id},
-    "SubscriptionService.CreateSubscription": lambda w: {
-        "plan_id": w.metered.plan_id,
-        "customer_id": "cus-1",
-    },
-    "SubscriptionService.GetSubscription": subscription_of,
-    "SubscriptionService.ListSubscriptions": lambda _: {"customer_id": "cus-1"},
-    "SubscriptionService.PauseSubscription": subscription_of,
-    "SubscriptionService.ResumeSubscription": subscription_of,
-    "SubscriptionService.CancelSubscription": lambda w: {
-        **subscription_of(w),
-        "mode": subscription_pb2.CANCELLATION_MODE_IMMEDIATELY,
-        "request_id": "request-1",
-    },
-    "UsageService.IngestUsageEvents": lambda w: {"events": [w.metered.event()]},
-    "UsageService.GetUsageEvent": lambda w: {"usage_event_id": w.usage_event.id},
-    "UsageService.ListUsageEvents": subscription_of,
-    "BillingRunService.RunBilling": lambda _: {"run_type": 2, "request_id": "request-1"},
-    "BillingRunService.RunBillingForSubscription": lambda w: {
-        **subscription_of(w),
-        "request_id": "request-1",
-    },
-    "BillingRunService.GetBillingRun": lambda w: {"run_id": w.run_id},
-    "BillingRunService.ListBillingRuns": lambda _: {},
-    "BillingRunService.ListBillingRunResults": lambda w: {"run_id": w.run_id},
-    "LedgerService.GetBalance": subscription_of,
-    "LedgerService.ListLedgerEntries": subscription_of,
-    "LedgerService.GetLedgerTransaction": lambda w: {
-        "ledger_transaction_id": w.ledger_transaction_id
-    },
-    "LedgerService.GetTrialBalance": lambda _: {},
-}
-
-# Requests that name nothing of the owner's, or have an answer for each event: what a stranger,
-# who has nothing, gets instead of NOT_FOUND.
-ANSWERED: Mapping[str, Callable[[Any], bool]] = {
-    "CatalogService.CreateUsageMeter": lambda answer: answer.usage_meter.code == "api_calls",
-    "CatalogService.ListUsageMeters": lambda answer: not answer.usage_meters,
-    "CatalogService.ListPlans": lambda answer: not answer.plans,
-    "SubscriptionService.ListSubscriptions": lambda answer: not answer.subscriptions,
-    "UsageService.IngestUsageEvents": lambda answer: (
-        answer.results[0].reason == "SUBSCRIPTION_NOT_FOUND"
-    ),
-    "BillingRunService.RunBilling": lambda answer: answer.billing_run.processed_count == 0,
-    "BillingRunService.ListBillingRuns": lambda answer: not answer.billing_runs,
-    "LedgerService.GetTrialBalance": lambda answer: not answer.lines,
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request without its tenant."""
-
-    rpc: str
-    message: Any
-
-    @property
-    def path(self) -> str:
-        """How gRPC names the RPC."""
-        service, method = self.rpc.split(".")
-        return f"/billing.v1.{service}/{method}"
-
-
-def request_of(rpc: str, **fields: Any) -> Request:
-    """A request of an RPC."""
-    return Request(rpc, GetMessageClass(METHODS[rpc].input_type)(**fields))
-
-
-async def call(
-    client: BillingClient, request: Request, *, tenant_id: str = "", token: str | None = ""
-) -> Any:
-    """Send the request for the caller's tenant, or another; with its token, another, or none."""
-    message = type(request.message)()
-    message.CopyFrom(request.message)
-    message.tenant_id = tenant_id or client.tenant_id
-    send: Any = client.channel.unary_unary(
-        request.path,
-        request_serializer=type(message).SerializeToString,
-        response_deserializer=GetMessageClass(METHODS[request.rpc].output_type).FromString,
-    )
-    metadata = [] if token is None else [("authorization", f"Bearer {token or client.token}")]
-    return await send(message, metadata=metadata)
 
 
 @pytest.fixture(scope="module")
 async def shared_world(
     channel: grpc.aio.Channel, signing_key: DevelopmentKey, session_clock: FakeClock
 ) -> World:
-    """A subscription with a billed period, a due one with usage, and everything they leave."""
-    session_clock.set(START)
-    client = BillingClient(channel, signing_key)
-    metered = await metered_subscription(
-        client, base_price_amount=2000, started_at=START - timedelta(days=70)
-    )
-    result = await client.run_for_subscription(metered.subscription_id)
-    await metered.send(metered.event("5", at=START - timedelta(days=30)))
-    (usage_event,) = await metered.stored()
-    entries = await client.entries(metered.subscription_id)
-    assert {entry.entry_type for entry in entries} == {
-        ledger_pb2.LEDGER_ENTRY_TYPE_CHARGE_BILLED,
-        ledger_pb2.LEDGER_ENTRY_TYPE_USAGE_COST,
-    }
-    return World(metered, usage_event, result.run_id, entries[0].ledger_transaction_id)
+    """One tenant's live things, for others to try."""
+    return await make_world(BillingClient(channel, signing_key), session_clock)
 
 
 @pytest.fixture

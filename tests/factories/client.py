@@ -19,8 +19,10 @@ from billing.v1 import (
     billing_run_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
+    credit_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
+    payment_pb2_grpc,
     subscription_pb2,
     subscription_pb2_grpc,
     usage_pb2,
@@ -121,6 +123,16 @@ class BillingClient:
         """LedgerService."""
         return self._calls(ledger_pb2_grpc.LedgerServiceStub(self.channel))
 
+    @property
+    def credits(self) -> Calls:
+        """CreditService; its builders are in ``credits.py``."""
+        return self._calls(credit_pb2_grpc.CreditServiceStub(self.channel))
+
+    @property
+    def payments(self) -> Calls:
+        """PaymentService; its builders are in ``credits.py``."""
+        return self._calls(payment_pb2_grpc.PaymentServiceStub(self.channel))
+
     async def create_meter(self, code: str = "api_calls") -> str:
         """Create a usage meter and return its id."""
         answer = await self.catalog.CreateUsageMeter(
@@ -159,7 +171,14 @@ class BillingClient:
         return str(answer.plan.id)
 
     async def subscribe(
-        self, plan_id: str, *, started_at: datetime | None = None, customer_id: str = "cus-1"
+        self,
+        plan_id: str,
+        *,
+        started_at: datetime | None = None,
+        customer_id: str = "cus-1",
+        credit_application: subscription_pb2.CreditApplicationMode.ValueType = (
+            subscription_pb2.CREDIT_APPLICATION_MODE_UNSPECIFIED
+        ),
     ) -> subscription_pb2.Subscription:
         """Create a subscription."""
         answer = await self.subscriptions.CreateSubscription(
@@ -168,6 +187,7 @@ class BillingClient:
                 customer_id=customer_id,
                 plan_id=plan_id,
                 started_at=timestamp(started_at) if started_at else None,
+                credit_application=credit_application,
             )
         )
         return answer.subscription  # type: ignore[no-any-return]

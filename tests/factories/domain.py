@@ -7,6 +7,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from billing.domain.catalog import BillingInterval, Component, IntervalUnit, PlanVersion
+from billing.domain.credit_consumption import CreditBook, PeriodCredits
 from billing.domain.identifiers import new_id
 from billing.domain.periods import OpenPeriods, new_period
 from billing.domain.subscriptions import Subscription, SubscriptionStatus
@@ -78,6 +79,11 @@ def a_subscription(
         created_at=BEGIN,
         updated_at=BEGIN,
     )
+
+
+def no_credits() -> PeriodCredits:
+    """What a period without credits is billed with."""
+    return PeriodCredits(CreditBook([]))
 
 
 def decimals(*, whole_digits: int) -> st.SearchStrategy[Decimal]:

@@ -16,6 +16,8 @@ from billing.domain.identifiers import SUBSCRIPTION, USAGE_METER, from_typeid
 from billing.domain.scope import Scope
 from tests.factories.client import BillingClient, component
 from tests.factories.clock import START
+from tests.factories.credit_changes import adjust_credit
+from tests.factories.credits import confirm_refund, create_payment, create_refund, grant_credit
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Row: TypeAlias = dict[str, Any]
@@ -26,7 +28,11 @@ FROM billing_periods p
 JOIN subscription_usage_meters m USING (tenant_id, livemode, subscription_id)
 JOIN ledger_entries e USING (tenant_id, livemode, subscription_id, billing_period_id)
 WHERE p.tenant_id = $1 AND p.livemode = $2 AND p.subscription_id = $3 AND p.status = 'open'
-  AND m.billing_period_id = p.id AND e.billing_period_id = p.id
+  AND m.billing_period_id = p.id AND e.entry_type = 'usage_cost'
+"""
+_PERIODS = """
+SELECT id, subscription_id, status FROM billing_periods
+WHERE tenant_id = $1 AND livemode = $2 ORDER BY period_start
 """
 _ACCOUNTS = """
 SELECT kind, currency, subscription_id, id FROM ledger_accounts
@@ -36,7 +42,11 @@ WHERE tenant_id = $1 AND livemode = $2
 
 @dataclass(frozen=True)
 class LedgerBook:
-    """A subscription with a billed month, and usage in the open one; two more beside it."""
+    """A subscription with a billed month, and usage in the open one; two more beside it.
+
+    It has a promotion that paid usage, and a payment of which a part was refunded; the other one
+    has a payment that is being refunded.
+    """
 
     scope: Scope
     subscription_id: UUID
@@ -44,7 +54,9 @@ class LedgerBook:
     euro_subscription_id: UUID
     usage_meter_id: UUID
     component_id: UUID
+    billed_period_id: UUID
     open_period_id: UUID
+    other_period_id: UUID
     tally_id: UUID
     ledger_transaction_id: UUID
     accounts: Mapping[tuple[str, str, UUID | None], UUID]
@@ -55,16 +67,17 @@ class LedgerBook:
         return self.accounts["receivable", "USD", self.subscription_id]
 
     def revenue_id(self, kind: str, currency: str = "USD") -> UUID:
-        """A revenue account of the tenant."""
+        """A revenue account of the tenant, or another one that it has once a currency."""
         return self.accounts[kind, currency, None]
 
     @property
-    def _scope_columns(self) -> Row:
+    def scope_columns(self) -> Row:
+        """What every row begins with."""
         return {"tenant_id": self.scope.tenant_id, "livemode": self.scope.livemode}
 
     def usage_event(self) -> Row:
         """A new event of the open period."""
-        return self._scope_columns | {
+        return self.scope_columns | {
             "id": uuid.uuid4(),
             "idempotency_key": uuid.uuid4().hex,
             "payload_hash": "\\x00",
@@ -78,7 +91,7 @@ class LedgerBook:
 
     def charge(self) -> Row:
         """The recurring charge of the open period."""
-        return self._scope_columns | {
+        return self.scope_columns | {
             "id": uuid.uuid4(),
             "subscription_id": self.subscription_id,
             "billing_period_id": self.open_period_id,
@@ -96,7 +109,7 @@ class LedgerBook:
 
     def usage_cost(self, usage_event_id: UUID) -> Row:
         """The pending entry of a new event."""
-        return self._entry(
+        return self.entry(
             entry_type="usage_cost",
             credit_account_id=self.revenue_id("usage_revenue"),
             source_usage_event_id=usage_event_id,
@@ -105,15 +118,16 @@ class LedgerBook:
 
     def charge_billed(self, charge_id: UUID) -> Row:
         """The pending entry of a new charge."""
-        return self._entry(
+        return self.entry(
             entry_type="charge_billed",
             credit_account_id=self.revenue_id("subscription_revenue"),
             source_charge_id=charge_id,
         )
 
-    def _entry(self, **columns: object) -> Row:
+    def entry(self, **columns: object) -> Row:
+        """A pending entry of the open period that debits the receivable."""
         return (
-            self._scope_columns
+            self.scope_columns
             | {
                 "subscription_id": self.subscription_id,
                 "ledger_transaction_id": self.ledger_transaction_id,
@@ -141,8 +155,14 @@ async def make_ledger_book(client: BillingClient, url: str) -> LedgerBook:
     other = await client.subscribe(plan_id, started_at=began)
     euro = await client.subscribe(euro_plan_id, started_at=began)
     await client.use(subscription.id, meter_id, "2", began)
+    promotion = await grant_credit(client, subscription.id, 100, effective_at=began)
     await client.run_billing()
     await client.use(subscription.id, meter_id, "1", START)
+    await adjust_credit(client, promotion.id, 5)
+    payment = await create_payment(client, subscription.id, 50)
+    refund = await create_refund(client, payment.id, 20)
+    await confirm_refund(client, refund.id)
+    await create_refund(client, (await create_payment(client, other.id, 30)).id, 10)
 
     scope = Scope(client.tenant_id, client.livemode)
     subscription_id = from_typeid(SUBSCRIPTION, subscription.id)
@@ -151,18 +171,27 @@ async def make_ledger_book(client: BillingClient, url: str) -> LedgerBook:
             _OPEN_PERIOD, scope.tenant_id, scope.livemode, subscription_id
         )
         accounts = await connection.fetch(_ACCOUNTS, scope.tenant_id, scope.livemode)
+        listed = await connection.fetch(_PERIODS, scope.tenant_id, scope.livemode)
     assert row is not None
+    other_id = from_typeid(SUBSCRIPTION, other.id)
+    periods = {(p["subscription_id"], p["status"] == "open"): p["id"] for p in listed}
     return LedgerBook(
         scope=scope,
         subscription_id=subscription_id,
-        other_subscription_id=from_typeid(SUBSCRIPTION, other.id),
+        other_subscription_id=other_id,
         euro_subscription_id=from_typeid(SUBSCRIPTION, euro.id),
         usage_meter_id=from_typeid(USAGE_METER, meter_id),
         component_id=row["component_id"],
+        billed_period_id=periods[subscription_id, False],
         open_period_id=row["period_id"],
+        other_period_id=periods[other_id, True],
         tally_id=row["tally_id"],
         ledger_transaction_id=row["ledger_transaction_id"],
-        accounts={(a["kind"], a["currency"], a["subscription_id"]): a["id"] for a in accounts},
+        accounts={
+            (a["kind"], a["currency"], a["subscription_id"]): a["id"]
+            for a in accounts
+            if a["kind"] != "credit"
+        },
     )
 
 

@@ -124,6 +124,59 @@ class TestRights:
         assert not changing & keys
 
     @pytest.mark.parametrize(
+        ("table", "fixed"),
+        [
+            (
+                "billing_periods",
+                {"subscription_id", "plan_version_id", "anchor_at", "period_start"},
+            ),
+            (
+                "subscriptions",
+                {
+                    "customer_id",
+                    "plan_id",
+                    "currency",
+                    "started_at",
+                    "receivable_account_id",
+                    "credit_application",
+                    "created_at",
+                },
+            ),
+            (
+                "refunds",
+                {
+                    "payment_id",
+                    "subscription_id",
+                    "amount",
+                    "currency",
+                    "reason",
+                    "credit_policy",
+                    "reversed_amount",
+                    "deficit_amount",
+                    "notes",
+                    "initiated_by_user_id",
+                    "ledger_transaction_id",
+                    "created_at",
+                },
+            ),
+        ],
+    )
+    async def test_what_it_never_changes(
+        self, app: Connection, table: str, fixed: set[str]
+    ) -> None:
+        """Of tables with a life, beside their keys."""
+        keys = {column.name for column in metadata.tables[table].primary_key}
+        refused = {
+            column.name
+            for column in metadata.tables[table].columns
+            if not await app.fetchval(
+                "SELECT has_column_privilege($1, $2, 'UPDATE')", table, column.name
+            )
+        }
+
+        assert refused - keys == fixed
+
+    @pytest.mark.parametrize(
         "statement",
         [
             "CREATE TABLE public.mine ()",
@@ -139,6 +192,10 @@ class TestRights:
             "ALTER TABLE ledger_entries DISABLE ROW LEVEL SECURITY",
             "ALTER TABLE ledger_entries DROP CONSTRAINT ck_ledger_entries_entry_type",
             "DROP TRIGGER facts_never_change ON usage_events",
+            "ALTER TABLE refunds DISABLE TRIGGER refunds_fit_their_payment",
+            "ALTER TABLE payments DISABLE TRIGGER a_terminal_status_is_final",
+            "ALTER TABLE usage_credit_balances DROP CONSTRAINT"
+            " ck_usage_credit_balances_remaining_amount",
             "DROP POLICY one_scope ON ledger_entries",
             "DROP TABLE ledger_entries",
             "SET LOCAL session_replication_role = replica",

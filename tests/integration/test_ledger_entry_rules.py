@@ -12,6 +12,7 @@ from asyncpg import (
     UniqueViolationError,
 )
 
+from billing.domain.ledger import LedgerAccountKind
 from billing.store.tables import LEDGER_ENTRY_SOURCES
 from tests.factories.clock import START
 from tests.factories.ledger_book import (
@@ -147,7 +148,7 @@ class TestNaturalKeys:
             await insert(app, "usage_events", book.usage_event() | {"idempotency_key": "key"})
         assert_violates(refusal, "uq_usage_events_tenant_id_livemode_idempotency_key")
 
-    @pytest.mark.parametrize("kind", ["receivable", "usage_revenue"])
+    @pytest.mark.parametrize("kind", [kind for kind in LedgerAccountKind if kind != "credit"])
     async def test_an_account_exists_once(
         self, app: Connection, book: LedgerBook, kind: str
     ) -> None:
@@ -158,6 +159,20 @@ class TestNaturalKeys:
                 " currency, subscription_id, created_at FROM ledger_accounts WHERE kind = $1",
                 kind,
             )
+
+    async def test_a_subscription_has_an_account_for_each_credit(
+        self, app: Connection, book: LedgerBook
+    ) -> None:
+        """And a subscription's account is of a subscription, a tenant's of none."""
+        accounts = await app.fetch("SELECT to_jsonb(a)::text FROM ledger_accounts a")
+        for account in map(json.loads, (row[0] for row in accounts)):
+            again = account | {"id": str(uuid4())}
+            if account["kind"] == "credit":
+                await insert(app, "ledger_accounts", again)
+            other = None if account["subscription_id"] else str(book.subscription_id)
+            with pytest.raises(CheckViolationError) as refusal:
+                await insert(app, "ledger_accounts", again | {"subscription_id": other})
+            assert_violates(refusal, "ck_ledger_accounts_subscription_id")
 
     async def test_a_calculation_of_a_component_is_active_once(
         self, app: Connection, book: LedgerBook

@@ -28,6 +28,8 @@ FACTS = [
     "usage_events",
     "charges",
     "invoice_requests",
+    "usage_credit_applications",
+    "usage_credit_balance_adjustments",
 ]
 POST = "UPDATE ledger_entries SET status = 'posted', posted_at = now() WHERE id = $1"
 DISCARD = "UPDATE ledger_entries SET discarded_at = now() WHERE id = $1"

@@ -6,7 +6,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from billing.bootstrap import _invoicing_tls, running_service
+from billing.bootstrap import running_service
+from billing.bootstrap.running import _invoicing_tls
 from billing.clients.invoicing import InvoicingTls
 from billing.config import ConfigurationInvalid, Settings
 from billing.v1 import catalog_pb2, catalog_pb2_grpc

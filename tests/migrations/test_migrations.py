@@ -1,7 +1,7 @@
 """The migrations: what they make is what the code's tables say, and running them is safe."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ from pgqueuer import Queries
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import AsyncpgDriver
 from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from billing.bootstrap import database_url as database_of
 from billing.config import Settings
+from billing.domain.ledger import TENANT_ACCOUNT_KINDS
 from billing.domain.scope import Scope
 from billing.sandbox.embedded_postgres import EmbeddedPostgresServer
 from billing.store import migrations
@@ -29,6 +28,7 @@ from billing.store.migrations import (
 )
 from billing.store.tables import metadata
 from tests.conftest import create_database, drop_database
+from tests.factories.old_databases import ROWS_AT_0001, fill, migrate_to, run_sync
 
 OUR_TABLES = sorted(metadata.tables)
 OUTSIDE_ROW_SECURITY = {"tenants"}
@@ -127,15 +127,6 @@ async def execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-async def run_sync(url: str, work: Callable[[Connection], None]) -> None:
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(work)
-    finally:
-        await engine.dispose()
-
-
 class TestSchema:
     async def test_alembic_finds_nothing_to_add_to_the_migrations(self, migrated_url: str) -> None:
         def check(connection: Connection) -> None:
@@ -232,11 +223,16 @@ class TestMigrate:
     async def test_an_owner_who_is_no_superuser_migrates_and_serves(
         self, shared_directory: Path
     ) -> None:
-        """As on a hosted server, where nobody is one. On a server of its own: roles outlive us."""
+        """As on a hosted server, where nobody is one. On a server of its own: roles outlive us.
+
+        Also where there are rows already, of which row security shows nobody all.
+        """
         async with EmbeddedPostgresServer(shared_directory / "hosted", durable=False) as postgres:
             await execute(postgres.url(), "CREATE ROLE hosted_owner LOGIN CREATEROLE")
             await execute(postgres.url(), "CREATE DATABASE hosted OWNER hosted_owner")
             url = postgres.url(user="hosted_owner", database="hosted")
+            await migrate_to(url, "0001")
+            await fill(url, ROWS_AT_0001)
 
             await migrate(url)
 
@@ -244,6 +240,11 @@ class TestMigrate:
             async with database.transaction(Scope("tenant", livemode=True)) as tx:
                 assert await tx.pg.fetchval("SELECT current_user") == APPLICATION_ROLE
             await database.close()
+            found = await rows(
+                url, "SELECT kind FROM ledger_accounts WHERE subscription_id IS NULL"
+            )
+            held = {(r["tenant_id"], r["livemode"], r["currency"]) for r in ROWS_AT_0001["plans"]}
+            assert len(found) == len(held) * len(TENANT_ACCOUNT_KINDS)
 
 
 class TestRequireCurrentSchema:
@@ -262,5 +263,5 @@ class TestRequireCurrentSchema:
     ) -> None:
         await execute(migrated_url, f"UPDATE alembic_version SET version_num = '{revision}'")
 
-        with pytest.raises(SchemaNotCurrent, match=f"{revision}, this version needs 0001"):
+        with pytest.raises(SchemaNotCurrent, match=f"{revision}, this version needs 0002"):
             await require_current_schema(migrated_url)

@@ -137,18 +137,28 @@ def test_every_command_of_the_tour_works(environment: dict[str, str]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ingested, invoiced, owed, listed = documents_in(done.stdout)
+    ingested, granted, invoiced, owed, listed = documents_in(done.stdout)
     assert ingested["acceptedCount"] == 1
+    credit = granted["usageCredit"]
+    assert isinstance(credit, dict)
+    assert (credit["remainingAmount"], credit["status"]) == ("100", "USAGE_CREDIT_STATUS_AVAILABLE")
     invoice = invoiced["invoice"]
     assert isinstance(invoice, dict)
-    assert invoice["totalAmount"] == "2150"
-    assert [line["description"] for line in invoice["lineItems"]] == [
-        "Monthly subscription - Pro Plan",
-        "API Calls (10,000 over 1,000 included)",
+    assert invoice["totalAmount"] == "2050"
+    assert [(line["description"], line["amount"]) for line in invoice["lineItems"]] == [
+        ("Monthly subscription - Pro Plan", "2000"),
+        ("API Calls (10,000 over 1,000 included)", "150"),
+        ("Credits applied", "-100"),
     ]
     balance = owed["balance"]
     assert isinstance(balance, dict)
-    assert (balance["outstandingAmount"], balance["netAmount"]) == ("2150", "-2150")
+    assert (balance["outstandingAmount"], balance["netAmount"]) == ("2050", "-2050")
     entries = listed["ledgerEntries"]
     assert isinstance(entries, list)
-    assert [entry["amount"] for entry in entries] == ["-150", "-2000"]
+    usage, grant, *of_run = [(entry["entryType"], entry["amount"]) for entry in entries]
+    assert usage == ("LEDGER_ENTRY_TYPE_USAGE_COST", "-150")
+    assert grant == ("LEDGER_ENTRY_TYPE_CREDIT_GRANT_RECOGNIZED", "100")
+    assert sorted(of_run) == [
+        ("LEDGER_ENTRY_TYPE_CHARGE_BILLED", "-2000"),
+        ("LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_USAGE", "100"),
+    ]

@@ -6,11 +6,27 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from billing.api.access import AccessPolicy, ContractIncomplete, MethodClosed
-from billing.v1 import billing_run_pb2, catalog_pb2, ledger_pb2, subscription_pb2, usage_pb2
+from billing.v1 import (
+    billing_run_pb2,
+    catalog_pb2,
+    credit_pb2,
+    ledger_pb2,
+    payment_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 
 
 def our_services() -> list[ServiceDescriptor]:
-    files = (billing_run_pb2, catalog_pb2, ledger_pb2, subscription_pb2, usage_pb2)
+    files = (
+        billing_run_pb2,
+        catalog_pb2,
+        credit_pb2,
+        ledger_pb2,
+        payment_pb2,
+        subscription_pb2,
+        usage_pb2,
+    )
     return [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
 
@@ -36,6 +52,8 @@ def test_every_rpc_of_ours_declares_its_capability() -> None:
     assert policy.required_capability(path) == "billing.run:execute"
     path = "/billing.v1.LedgerService/GetBalance"
     assert policy.required_capability(path) == "billing.ledger:read"
+    path = "/billing.v1.PaymentService/CreateRefund"
+    assert policy.required_capability(path) == "billing.refund:write"
 
 
 def test_an_rpc_that_cannot_be_guarded_keeps_the_server_from_starting() -> None:

@@ -12,7 +12,14 @@ from billing.api.authentication import CredentialsExpired, CredentialsInvalid, C
 from billing.api.errors import MessageMalformed, MessageTooLarge, code_of, status_of
 from billing.api.signing_keys import SigningKeysUnavailable
 from billing.api.violations import FieldViolation, RequestInvalid
+from billing.domain import credit_errors
 from billing.domain import errors as domain_errors
+from billing.domain.credit_errors import (
+    CreditAlreadyExpired,
+    CurrencyMismatch,
+    ProcessorTransactionTaken,
+    RefundExceedsPayment,
+)
 from billing.domain.errors import (
     BillingError,
     DatabaseUnavailable,
@@ -64,6 +71,28 @@ def field_violations(status: status_pb2.Status) -> list[tuple[str, str]]:
             "FAILED_PRECONDITION",
             "SUBSCRIPTION_NOT_ACTIVE",
         ),
+        (
+            CurrencyMismatch(currency="EUR", expected="USD", of="sub_1"),
+            "INVALID_ARGUMENT",
+            "CURRENCY_MISMATCH",
+        ),
+        (
+            CreditAlreadyExpired(usage_credit_id="credit_1", expires_at="2026-01-01"),
+            "FAILED_PRECONDITION",
+            "CREDIT_ALREADY_EXPIRED",
+        ),
+        (
+            RefundExceedsPayment(
+                payment_id="payment_1", amount_minor=3, paid_minor=9, refunded_minor=7
+            ),
+            "FAILED_PRECONDITION",
+            "REFUND_EXCEEDS_PAYMENT",
+        ),
+        (
+            ProcessorTransactionTaken(payment_id="payment_1", processor_transaction_id="ch_1"),
+            "ALREADY_EXISTS",
+            "PROCESSOR_TRANSACTION_TAKEN",
+        ),
         (DatabaseUnavailable(), "UNAVAILABLE", "DATABASE_UNAVAILABLE"),
         (SigningKeysUnavailable(), "UNAVAILABLE", "SIGNING_KEYS_UNAVAILABLE"),
         (CredentialsMissing(), "UNAUTHENTICATED", "CREDENTIALS_MISSING"),
@@ -85,14 +114,15 @@ def test_each_error_has_its_code_and_reason(error: BillingError, code: str, reas
 
 
 def test_every_error_belongs_to_a_family_of_the_table() -> None:
-    modules = (domain_errors, access, authentication, errors, signing_keys, violations)
+    ours = (access, authentication, errors, signing_keys, violations)
+    modules = (domain_errors, credit_errors, *ours)
     kinds = {
         kind
         for module in modules
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, BillingError) and kind is not BillingError
     }
-    assert len(kinds) > 20
+    assert len(kinds) > 35
     assert [kind for kind in kinds if not set(kind.__mro__) & set(errors.CODES)] == []
 
 

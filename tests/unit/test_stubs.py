@@ -12,11 +12,27 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from billing.v1 import billing_run_pb2, catalog_pb2, ledger_pb2, subscription_pb2, usage_pb2
+from billing.v1 import (
+    billing_run_pb2,
+    catalog_pb2,
+    credit_pb2,
+    ledger_pb2,
+    payment_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "stubs"
-FILES = (billing_run_pb2, catalog_pb2, ledger_pb2, subscription_pb2, usage_pb2)
+FILES = (
+    billing_run_pb2,
+    catalog_pb2,
+    credit_pb2,
+    ledger_pb2,
+    payment_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from billing.api.server import Registration
 from billing.api.servicers.billing_runs import BillingRunServicer
 from billing.api.servicers.catalog import CatalogServicer
+from billing.api.servicers.credits import CreditServicer
 from billing.api.servicers.ledger import LedgerServicer
+from billing.api.servicers.payments import PaymentServicer
 from billing.api.servicers.subscriptions import SubscriptionServicer
 from billing.api.servicers.usage import UsageServicer
 from billing.services.billing_runs import BillingRunService
 from billing.services.catalog import CatalogService
+from billing.services.credit_adjustments import CreditAdjustmentService
+from billing.services.credit_expiry import CreditExpiry
+from billing.services.credits import CreditService
 from billing.services.ledger import LedgerService
+from billing.services.payments import PaymentService
+from billing.services.refunds import RefundService
 from billing.services.subscriptions import SubscriptionService
 from billing.services.usage import UsageService
 from billing.v1 import (
@@ -18,13 +25,28 @@ from billing.v1 import (
     billing_run_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
+    credit_pb2,
+    credit_pb2_grpc,
     ledger_pb2,
     ledger_pb2_grpc,
+    payment_pb2,
+    payment_pb2_grpc,
     subscription_pb2,
     subscription_pb2_grpc,
     usage_pb2,
     usage_pb2_grpc,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditUseCases:
+    """The services of credits, and of the money behind them."""
+
+    credits: CreditService
+    credit_adjustments: CreditAdjustmentService
+    credit_expiry: CreditExpiry
+    payments: PaymentService
+    refunds: RefundService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +58,7 @@ class UseCases:
     usage: UsageService
     billing_runs: BillingRunService
     ledger: LedgerService
+    credits: CreditUseCases
 
 
 def registrations(use_cases: UseCases) -> list[Registration]:
@@ -65,5 +88,19 @@ def registrations(use_cases: UseCases) -> list[Registration]:
             ledger_pb2_grpc.add_LedgerServiceServicer_to_server,
             LedgerServicer(use_cases.ledger),
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
+        ),
+        (
+            credit_pb2_grpc.add_CreditServiceServicer_to_server,
+            CreditServicer(
+                use_cases.credits.credits,
+                use_cases.credits.credit_adjustments,
+                use_cases.credits.credit_expiry,
+            ),
+            credit_pb2.DESCRIPTOR.services_by_name["CreditService"],
+        ),
+        (
+            payment_pb2_grpc.add_PaymentServiceServicer_to_server,
+            PaymentServicer(use_cases.credits.payments, use_cases.credits.refunds),
+            payment_pb2.DESCRIPTOR.services_by_name["PaymentService"],
         ),
     ]

@@ -1,7 +1,7 @@
 """Computes what a billing period costs: charges, calculations and the invoice to ask for."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -9,6 +9,16 @@ from uuid import UUID
 
 from billing.domain import identifiers
 from billing.domain.catalog import BillingInterval, Component, IntervalUnit, PlanVersion
+from billing.domain.credit_consumption import (
+    ChargeDemand,
+    NewApplication,
+    PeriodCredits,
+    consume,
+    consume_last,
+    segments_of,
+    unpaid_charges,
+)
+from billing.domain.credits import UsageCredit
 from billing.domain.errors import UsageDiffersFromLedger
 from billing.domain.invoices import PAYMENT_TERM, InvoiceLineItem, InvoiceRequest
 from billing.domain.money import checked_amount, grouped
@@ -20,10 +30,13 @@ from billing.domain.usage import UsageTally
 
 
 class ChargeType(StrEnum):
-    """What a charge is for."""
+    """What a charge is for. ``credit`` and ``carried`` are lines about other charges."""
 
     RECURRING = "recurring"
     USAGE = "usage"
+    CREDIT_DEFICIT = "credit_deficit"
+    CREDIT = "credit"
+    CARRIED = "carried"
 
 
 class CalculationType(StrEnum):
@@ -34,7 +47,10 @@ class CalculationType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One invoice line's record. ``unit_price`` and ``amount_minor`` are in minor units."""
+    """One invoice line's record. ``unit_price`` and ``amount_minor`` are in minor units.
+
+    ``ledger_entry_id`` is of the entry that billing it posts, if it does.
+    """
 
     id: UUID
     charge_type: ChargeType
@@ -43,6 +59,7 @@ class Charge:
     quantity: Decimal
     unit_price: Decimal
     amount_minor: int
+    ledger_entry_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +83,11 @@ class Calculation:
 
 @dataclass(frozen=True, slots=True)
 class PeriodBill:
-    """Everything that billing one period writes."""
+    """Everything that billing one period writes.
+
+    ``total_minor`` is what is invoiced, ``receivable_minor`` what of it nobody has paid yet, and
+    ``surplus_minor`` what becomes a new credit. ``expiries`` are credits with what is left of them.
+    """
 
     calculation_run_id: UUID
     subscription: Subscription
@@ -75,6 +96,17 @@ class PeriodBill:
     calculations: tuple[Calculation, ...]
     total_minor: int
     invoice_request: InvoiceRequest | None
+    applications: tuple[NewApplication, ...] = ()
+    expiries: tuple[tuple[UsageCredit, int], ...] = ()
+    surplus_minor: int = 0
+    receivable_minor: int = 0
+
+    @property
+    def posts_entries(self) -> bool:
+        """Whether billing adds to the ledger: usage was posted as it arrived."""
+        return bool(
+            self.recurring_charges or self.applications or self.expiries or self.surplus_minor
+        )
 
     @property
     def recurring_charges(self) -> tuple[Charge, ...]:
@@ -111,6 +143,7 @@ def bill_period(
     period: BillingPeriod,
     version: PlanVersion,
     tallies: Mapping[UUID, UsageTally],
+    credits_: PeriodCredits,
     *,
     billed_at: datetime,
 ) -> PeriodBill:
@@ -120,7 +153,7 @@ def bill_period(
     aggregates contradict their own quantities.
     """
     charges = [] if period.is_stub else _recurring_charges(version)
-    calculations: list[Calculation] = []
+    billed: list[tuple[Component, Decimal, int]] = []
     for component in version.components:
         tally = tallies.get(component.id)
         if period.is_stub and tally is None:
@@ -128,48 +161,127 @@ def bill_period(
         quantity = tally.quantity if tally else ZERO
         amount_minor = _rated_amount(component, tally, quantity)
         charges.append(_usage_charge(component, quantity, amount_minor))
-        calculations.append(_calculation(component, quantity, amount_minor))
-    total_minor = checked_amount(sum(charge.amount_minor for charge in charges))
+        billed.append((component, quantity, amount_minor))
+    charges += _deficit_charges(period.receivable_minor + credits_.prior_minor)
+    gross_minor = checked_amount(sum(charge.amount_minor for charge in charges))
+    applications = _apply(credits_, period, charges, billed, gross_minor=gross_minor)
+    applied_minor = sum(application.amount_minor for application in applications)
+    charges += _credit_charges(gross_minor, credits_.prior_credits_minor() + applied_minor)
+    total_minor = sum(charge.amount_minor for charge in charges)
+    owed_minor = gross_minor - credits_.prior_minor - applied_minor
     return PeriodBill(
         calculation_run_id=identifiers.new_id(),
         subscription=subscription,
         period=period,
         charges=tuple(charges),
-        calculations=tuple(calculations),
+        calculations=tuple(_calculations(billed, credits_, applications)),
         total_minor=total_minor,
         invoice_request=_invoice_request(
             scope, subscription, period, charges, total_minor=total_minor, billed_at=billed_at
         ),
+        applications=tuple(applications),
+        expiries=tuple(credits_.book.over_by(min(period.period_end, billed_at))),
+        surplus_minor=max(0, -owed_minor),
+        receivable_minor=max(0, owed_minor),
+    )
+
+
+def _apply(
+    credits_: PeriodCredits,
+    period: BillingPeriod,
+    charges: Sequence[Charge],
+    billed: Sequence[tuple[Component, Decimal, int]],
+    *,
+    gross_minor: int,
+) -> list[NewApplication]:
+    """Let credits pay the period: its segments in turn, the last one up to what is left to pay."""
+    if not credits_.book.credits:
+        return []
+    components = [component for component, _, _ in billed]
+    usage = _usage_by_segment(credits_, billed)
+    *earlier, last = segments_of(period, credits_.cuts, usage, credits_.prior)
+    applications = consume(credits_.book, period, earlier, components)
+    applied_minor = sum(application.amount_minor for application in applications)
+    demands = [
+        ChargeDemand(charge.amount_minor, charge.ledger_entry_id)
+        for charge in charges
+        if charge.charge_type is not ChargeType.USAGE
+    ]
+    return applications + consume_last(
+        credits_.book,
+        period,
+        last,
+        components,
+        unpaid_charges(demands, credits_.prior),
+        limit_minor=max(0, gross_minor - credits_.prior_minor - applied_minor),
+    )
+
+
+def _usage_by_segment(
+    credits_: PeriodCredits, billed: Sequence[tuple[Component, Decimal, int]]
+) -> Mapping[tuple[UUID, int], int]:
+    """What the usage of each segment costs; all in all it is what is billed."""
+    if credits_.usage is None:
+        return {(component.id, 0): amount_minor for component, _, amount_minor in billed}
+    for component, _, amount_minor in billed:
+        parts = (minor for (owner, _), minor in credits_.usage.items() if owner == component.id)
+        _require_same(component, charge=amount_minor, rated=sum(parts))
+    return credits_.usage
+
+
+def _deficit_charges(deficit_minor: int) -> list[Charge]:
+    """What the ledger charged to the period when a credit could not give back what it had to."""
+    if deficit_minor <= 0:
+        return []
+    return [_single_charge(ChargeType.CREDIT_DEFICIT, "Credit taken back", deficit_minor)]
+
+
+def _credit_charges(gross_minor: int, credited_minor: int) -> list[Charge]:
+    """The lines about credits: what they paid, and what a negative total leaves for later."""
+    lines = []
+    if credited_minor != 0:
+        lines.append(_single_charge(ChargeType.CREDIT, "Credits applied", -credited_minor))
+    if gross_minor < credited_minor:
+        carried_minor = credited_minor - gross_minor
+        lines.append(_single_charge(ChargeType.CARRIED, "Carried to credit", carried_minor))
+    return lines
+
+
+def _single_charge(charge_type: ChargeType, description: str, amount_minor: int) -> Charge:
+    return Charge(
+        id=identifiers.new_id(),
+        charge_type=charge_type,
+        component_id=None,
+        description=description,
+        quantity=Decimal(1),
+        unit_price=Decimal(amount_minor),
+        amount_minor=amount_minor,
     )
 
 
 def _recurring_charges(version: PlanVersion) -> list[Charge]:
     if version.base_price_minor == 0:
         return []
-    return [
-        Charge(
-            id=identifiers.new_id(),
-            charge_type=ChargeType.RECURRING,
-            component_id=None,
-            description=f"{interval_label(version.interval)} subscription - {version.name}",
-            quantity=Decimal(1),
-            unit_price=Decimal(version.base_price_minor),
-            amount_minor=version.base_price_minor,
-        )
-    ]
+    label = f"{interval_label(version.interval)} subscription - {version.name}"
+    charge = _single_charge(ChargeType.RECURRING, label, version.base_price_minor)
+    return [replace(charge, ledger_entry_id=identifiers.new_id())]
 
 
 def _rated_amount(component: Component, tally: UsageTally | None, quantity: Decimal) -> int:
     """The charge of the quantity, which must be what the ledger holds for it."""
     amount_minor = charge_minor(component, quantity)
     rated_minor = tally.rated_minor if tally else 0
-    if rated_minor != amount_minor:
+    _require_same(component, charge=amount_minor, rated=rated_minor)
+    return amount_minor
+
+
+def _require_same(component: Component, *, charge: int, rated: int) -> None:
+    if rated != charge:
         raise UsageDiffersFromLedger(
             component_id=identifiers.to_typeid(identifiers.COMPONENT, component.id),
-            charge_minor=amount_minor,
-            rated_minor=rated_minor,
+            charge_minor=charge,
+            rated_minor=rated,
         )
-    return amount_minor
 
 
 def _usage_charge(component: Component, quantity: Decimal, amount_minor: int) -> Charge:
@@ -184,17 +296,27 @@ def _usage_charge(component: Component, quantity: Decimal, amount_minor: int) ->
     )
 
 
-def _calculation(component: Component, quantity: Decimal, amount_minor: int) -> Calculation:
-    return Calculation(
-        id=identifiers.new_id(),
-        component_id=component.id,
-        usage_meter_id=component.usage_meter_id,
-        total_quantity=quantity,
-        billable_quantity=billable_units(component, quantity),
-        unit_price=component.unit_price,
-        total_raw_usage_minor=amount_minor,
-        credits_applied_minor=0,
-    )
+def _calculations(
+    billed: Iterable[tuple[Component, Decimal, int]],
+    credits_: PeriodCredits,
+    applications: Sequence[NewApplication],
+) -> Iterator[Calculation]:
+    for component, quantity, amount_minor in billed:
+        applied_minor = sum(
+            application.amount_minor
+            for application in applications
+            if application.component is not None and application.component.id == component.id
+        )
+        yield Calculation(
+            id=identifiers.new_id(),
+            component_id=component.id,
+            usage_meter_id=component.usage_meter_id,
+            total_quantity=quantity,
+            billable_quantity=billable_units(component, quantity),
+            unit_price=component.unit_price,
+            total_raw_usage_minor=amount_minor,
+            credits_applied_minor=credits_.prior_credits_minor(component.id) + applied_minor,
+        )
 
 
 def _invoice_request(

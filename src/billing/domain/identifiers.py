@@ -4,6 +4,7 @@ A TypeID is the noun's prefix and the UUID in Crockford base 32: ``sub_01h455vb4
 """
 
 import uuid
+from datetime import UTC, datetime
 from typing import Final
 
 import uuid_utils.compat
@@ -20,13 +21,20 @@ BILLING_RUN_RESULT: Final = "result"
 CALCULATION_RUN: Final = "calcrun"
 CHARGE: Final = "charge"
 COMPONENT: Final = "component"
+CREDIT_APPLICATION: Final = "creditapp"
+CREDIT_BALANCE_ADJUSTMENT: Final = "creditadj"
+CREDIT_EXPIRATION: Final = "expiry"
 INGESTION: Final = "ingest"
 LEDGER_ACCOUNT: Final = "account"
 LEDGER_ENTRY: Final = "entry"
 LEDGER_TRANSACTION: Final = "txn"
+PAYMENT: Final = "payment"
 PLAN: Final = "plan"
 PLAN_VERSION: Final = "planver"
+REFUND: Final = "refund"
 SUBSCRIPTION: Final = "sub"
+SUBSCRIPTION_USAGE_METER: Final = "submeter"
+USAGE_CREDIT: Final = "credit"
 USAGE_EVENT: Final = "usage"
 USAGE_METER: Final = "meter"
 
@@ -38,6 +46,16 @@ class MalformedId(ValueError):
 def new_id() -> uuid.UUID:
     """Return a new UUID v7: ids made later by this process sort after it."""
     return uuid_utils.compat.uuid7()
+
+
+def made_at(value: uuid.UUID) -> datetime:
+    """Return when a UUID v7 was made, by the clock of the process that made it."""
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+
+
+def earliest_id(moment: datetime) -> uuid.UUID:
+    """Return what sorts before every UUID v7 that is made from the moment on."""
+    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
 def to_typeid(prefix: str, value: uuid.UUID) -> str:

@@ -1,19 +1,40 @@
 """The double-entry ledger: accounts, entry types and the rule that joins them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, NamedTuple
 from uuid import UUID
 
 
 class LedgerAccountKind(StrEnum):
-    """``receivable`` is one a subscription; the others are one a tenant and currency."""
+    """``receivable`` and ``refund_clearing`` are one a subscription, ``credit`` one a usage credit.
+
+    The others are one a tenant and currency.
+    """
 
     RECEIVABLE = "receivable"
     USAGE_REVENUE = "usage_revenue"
     SUBSCRIPTION_REVENUE = "subscription_revenue"
+    CREDIT = "credit"
+    CASH = "cash"
+    PROMOTIONAL_EXPENSE = "promotional_expense"
+    BREAKAGE = "breakage"
+    REFUND_CLEARING = "refund_clearing"
+    REFUNDS_AND_ALLOWANCES = "refunds_and_allowances"
+
+
+SUBSCRIPTION_ACCOUNT_KINDS: Final = (
+    LedgerAccountKind.RECEIVABLE,
+    LedgerAccountKind.CREDIT,
+    LedgerAccountKind.REFUND_CLEARING,
+)
+"""What one subscription owes and has; the balance is told from these."""
+
+TENANT_ACCOUNT_KINDS: Final = tuple(
+    kind for kind in LedgerAccountKind if kind not in SUBSCRIPTION_ACCOUNT_KINDS
+)
 
 
 class LedgerEntryType(StrEnum):
@@ -21,6 +42,17 @@ class LedgerEntryType(StrEnum):
 
     USAGE_COST = "usage_cost"
     CHARGE_BILLED = "charge_billed"
+    PAYMENT_RECOGNIZED = "payment_recognized"
+    CREDIT_GRANT_RECOGNIZED = "credit_grant_recognized"
+    SURPLUS_CREDITED = "surplus_credited"
+    CREDIT_APPLIED_TO_USAGE = "credit_applied_to_usage"
+    CREDIT_APPLIED_TO_CHARGE = "credit_applied_to_charge"
+    CREDIT_APPLICATION_REVERSED = "credit_application_reversed"
+    CREDIT_BALANCE_ADJUSTED = "credit_balance_adjusted"
+    CREDIT_DEFICIT_CHARGED = "credit_deficit_charged"
+    CREDIT_GRANT_EXPIRED = "credit_grant_expired"
+    PAYMENT_REFUNDED = "payment_refunded"
+    REFUND_ABSORBED = "refund_absorbed"
 
 
 class LedgerEntryStatus(StrEnum):
@@ -35,25 +67,49 @@ class LedgerSourceType(StrEnum):
 
     USAGE_INGESTION = "usage_ingestion"
     BILLING_RUN = "billing_run"
+    CREDIT_GRANT = "credit_grant"
+    CREDIT_VOID = "credit_void"
+    CREDIT_BALANCE_ADJUSTMENT = "credit_balance_adjustment"
+    CREDIT_EXPIRATION = "credit_expiration"
+    PAYMENT = "payment"
+    REFUND = "refund"
 
 
 class PostingRule(NamedTuple):
-    """The kinds of account that a negative amount debits and credits."""
+    """Between which kinds of account an entry moves value.
 
+    ``sign`` is of the amount from the subscription's side: +1, or -1, which stands for zero too.
+    """
+
+    entry_type: LedgerEntryType
+    sign: int
     debit: LedgerAccountKind
     credit: LedgerAccountKind
 
 
-POSTING_RULES: Final = MappingProxyType(
-    {
-        LedgerEntryType.USAGE_COST: PostingRule(
-            LedgerAccountKind.RECEIVABLE, LedgerAccountKind.USAGE_REVENUE
-        ),
-        LedgerEntryType.CHARGE_BILLED: PostingRule(
-            LedgerAccountKind.RECEIVABLE, LedgerAccountKind.SUBSCRIPTION_REVENUE
-        ),
-    }
-)
+def _rules() -> Iterator[PostingRule]:
+    kind, entry = LedgerAccountKind, LedgerEntryType
+    yield PostingRule(entry.USAGE_COST, -1, kind.RECEIVABLE, kind.USAGE_REVENUE)
+    yield PostingRule(entry.CHARGE_BILLED, -1, kind.RECEIVABLE, kind.SUBSCRIPTION_REVENUE)
+    yield PostingRule(entry.CHARGE_BILLED, 1, kind.SUBSCRIPTION_REVENUE, kind.RECEIVABLE)
+    yield PostingRule(entry.PAYMENT_RECOGNIZED, 1, kind.CASH, kind.CREDIT)
+    yield PostingRule(entry.CREDIT_GRANT_RECOGNIZED, 1, kind.PROMOTIONAL_EXPENSE, kind.CREDIT)
+    yield PostingRule(entry.SURPLUS_CREDITED, 1, kind.RECEIVABLE, kind.CREDIT)
+    yield PostingRule(entry.CREDIT_APPLIED_TO_USAGE, 1, kind.CREDIT, kind.RECEIVABLE)
+    yield PostingRule(entry.CREDIT_APPLIED_TO_CHARGE, 1, kind.CREDIT, kind.RECEIVABLE)
+    yield PostingRule(entry.CREDIT_APPLICATION_REVERSED, -1, kind.RECEIVABLE, kind.CREDIT)
+    yield PostingRule(entry.CREDIT_BALANCE_ADJUSTED, 1, kind.PROMOTIONAL_EXPENSE, kind.CREDIT)
+    for taker in (kind.REFUND_CLEARING, kind.BREAKAGE, kind.PROMOTIONAL_EXPENSE):
+        yield PostingRule(entry.CREDIT_BALANCE_ADJUSTED, -1, kind.CREDIT, taker)
+    for taker in (kind.REFUND_CLEARING, kind.PROMOTIONAL_EXPENSE):
+        yield PostingRule(entry.CREDIT_DEFICIT_CHARGED, -1, kind.RECEIVABLE, taker)
+    for taker in (kind.BREAKAGE, kind.PROMOTIONAL_EXPENSE):
+        yield PostingRule(entry.CREDIT_GRANT_EXPIRED, -1, kind.CREDIT, taker)
+    yield PostingRule(entry.PAYMENT_REFUNDED, -1, kind.REFUND_CLEARING, kind.CASH)
+    yield PostingRule(entry.REFUND_ABSORBED, 1, kind.REFUNDS_AND_ALLOWANCES, kind.REFUND_CLEARING)
+
+
+POSTING_RULES: Final = frozenset(_rules())
 """The database holds the same rules: a trigger refuses an entry between other accounts."""
 
 
@@ -74,6 +130,11 @@ class LedgerEntry:
     credit_account_kind: LedgerAccountKind
     source_usage_event_id: UUID | None
     source_charge_id: UUID | None
+    source_usage_credit_id: UUID | None
+    source_credit_application_id: UUID | None
+    source_credit_balance_adjustment_id: UUID | None
+    source_payment_id: UUID | None
+    source_refund_id: UUID | None
     billing_period_id: UUID | None
     usage_meter_id: UUID | None
     calculation_run_id: UUID | None
@@ -99,13 +160,19 @@ class LedgerTransaction:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What a subscription owes, in minor units of its currency."""
+    """What a subscription owes and has, in minor units of its currency.
+
+    ``credit_balance_minor`` is what the books hold in its credits, ``available_credit_minor`` the
+    part of it that can be spent.
+    """
 
     subscription_id: UUID
     currency: str
     unbilled_minor: int
     billed_not_invoiced_minor: int
     invoiced_minor: int
+    credit_balance_minor: int
+    available_credit_minor: int
     as_of: datetime
 
     @property
@@ -115,8 +182,8 @@ class Balance:
 
     @property
     def net_minor(self) -> int:
-        """The balance from the subscription's side: negative is owed."""
-        return -self.outstanding_minor
+        """The balance from the subscription's side: negative is owed. Refund clearing is zero."""
+        return self.credit_balance_minor - self.outstanding_minor
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class BillingPeriodStatus(StrEnum):
 class BillingPeriod:
     """Half-open ``[period_start, period_end)`` of one subscription, priced by one plan version.
 
-    Its end is a boundary of the series that counts from ``anchor_at``.
+    Its end is a boundary of the series that counts from ``anchor_at``. ``receivable_minor`` is what
+    the ledger holds for it, of an open one without its usage.
     """
 
     id: UUID
@@ -42,11 +43,22 @@ class BillingPeriod:
     period_start: datetime
     period_end: datetime
     status: BillingPeriodStatus
+    receivable_minor: int = 0
+
+    @property
+    def typeid(self) -> str:
+        """The id as callers know it."""
+        return identifiers.to_typeid(identifiers.BILLING_PERIOD, self.id)
 
     @property
     def is_stub(self) -> bool:
         """Whether the period was cut before it had begun: it has usage at most, and no price."""
         return self.period_end - self.period_start <= SHORTEST_SPAN
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the period is billed."""
+        return self.status is not BillingPeriodStatus.OPEN
 
     @property
     def awaits_invoice(self) -> bool:

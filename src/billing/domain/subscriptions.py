@@ -29,6 +29,13 @@ class CancellationMode(StrEnum):
     IMMEDIATELY = "immediately"
 
 
+class CreditApplicationMode(StrEnum):
+    """When usage consumes credits: when its period is billed, or as it arrives."""
+
+    AT_BILLING = "at_billing"
+    REALTIME = "realtime"
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """What a customer bought. The current period is the oldest one that is not billed."""
@@ -49,6 +56,8 @@ class Subscription:
     cancelled_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    # Answers are stored for ever, those from before there were credits too.
+    credit_application: CreditApplicationMode = CreditApplicationMode.AT_BILLING
 
     @property
     def typeid(self) -> str:

@@ -12,12 +12,23 @@ from uuid import UUID
 from billing.domain import identifiers
 from billing.domain.billing import Charge, PeriodBill, bill_period
 from billing.domain.billing_runs import BillingRun, BillingRunResultStatus, BillingRunType
+from billing.domain.credit_consumption import PeriodCredits
+from billing.domain.credits import (
+    CreditApplicationKind,
+    CreditTerms,
+    UsageCredit,
+    UsageCreditType,
+    new_credit,
+)
 from billing.domain.errors import BillingError, SubscriptionUnbillable
-from billing.domain.ledger import POSTING_RULES, LedgerEntryType, LedgerSourceType
+from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, LedgerSourceType
 from billing.domain.periods import BillingPeriod, OpenPeriods
 from billing.domain.scope import Scope
 from billing.domain.subscriptions import Subscription, SubscriptionStatus
 from billing.domain.usage import UsageTally
+from billing.services import credit_entries
+from billing.services.credit_journal import CreditJournal, CreditPosting
+from billing.services.credit_reading import CreditReader
 from billing.services.open_periods import PeriodReader
 from billing.services.ports import Clock
 from billing.store.billing_periods import BillingPeriodStore
@@ -56,7 +67,9 @@ class BillingPosting:
         subscriptions: SubscriptionStore,
         periods: BillingPeriodStore,
         period_reader: PeriodReader,
+        credit_reader: CreditReader,
         ledger: LedgerStore,
+        credit_posting: CreditPosting,
         clock: Clock,
     ) -> None:
         self._runs = runs
@@ -64,7 +77,9 @@ class BillingPosting:
         self._subscriptions = subscriptions
         self._periods = periods
         self._period_reader = period_reader
+        self._credit_reader = credit_reader
         self._ledger = ledger
+        self._credit_posting = credit_posting
         self._clock = clock
 
     async def post_periods(
@@ -87,6 +102,9 @@ class BillingPosting:
         owners = [subscriptions[result.subscription_id] for result in results]
         open_periods = await self._period_reader.read_open_periods(tx, owners)
         tallies = await self._period_reader.read_tallies(tx, open_periods)
+        period_credits = await self._credit_reader.read_period_credits(
+            tx, [open_periods[owner.id].oldest for owner in owners], tallies, now=now
+        )
         bills: list[tuple[UUID, PeriodBill]] = []
         outcomes: list[CompletedResult] = []
         for result, subscription in zip(results, owners, strict=True):
@@ -95,6 +113,7 @@ class BillingPosting:
                 subscription,
                 open_periods[subscription.id],
                 tallies.get(subscription.id, {}),
+                period_credits,
                 now=now,
             )
             if isinstance(bill, BillingError):
@@ -113,40 +132,35 @@ class BillingPosting:
         if not bills:
             return
         await self._bills.insert_bills(tx, run_id=run.id, bills=bills, now=now)
-        await self._post_charges(tx, run, bills, now=now)
+        await self._post_entries(tx, run, bills, now=now)
         await self._periods.insert_invoice_requests(tx, bills, now=now)
         await self._periods.close_periods(tx, bills, now=now)
 
-    async def _post_charges(
+    async def _post_entries(
         self, tx: Transaction, run: BillingRun, bills: Sequence[PeriodBill], *, now: datetime
     ) -> None:
         """Post what is not in the ledger yet, in one ledger transaction a period."""
-        charged = [
+        posted = [
             (bill, NewLedgerTransaction(identifiers.new_id(), bill.subscription.id, _title(bill)))
             for bill in bills
-            if bill.recurring_charges
+            if bill.posts_entries
         ]
-        if not charged:
+        if not posted:
             return
         await self._ledger.insert_transactions(
             tx,
-            [transaction for _, transaction in charged],
+            [transaction for _, transaction in posted],
             source_type=LedgerSourceType.BILLING_RUN,
             source_id=run.id,
             now=now,
         )
-        revenue_accounts = {
-            currency: await self._ledger.get_tenant_account(
-                tx, POSTING_RULES[LedgerEntryType.CHARGE_BILLED].credit, currency
-            )
-            for currency in {bill.subscription.currency for bill, _ in charged}
-        }
-        entries = [
-            _to_entry(bill, charge, transaction, revenue_accounts[bill.subscription.currency])
-            for bill, transaction in charged
-            for charge in bill.recurring_charges
-        ]
-        await self._ledger.insert_entries(tx, entries, now=now)
+        currencies = {bill.subscription.currency for bill, _ in posted}
+        journal = await self._credit_posting.open_journal(tx, currencies, now=now)
+        for bill, transaction in posted:
+            _journalize(journal, bill, transaction.id)
+        # Closing the periods writes what they are owed, all in all.
+        journal.receivables.clear()
+        await self._credit_posting.write(tx, journal)
 
     async def _advance(
         self,
@@ -181,6 +195,7 @@ def _bill(
     subscription: Subscription,
     open_periods: OpenPeriods,
     tallies: _Tallies,
+    period_credits: Mapping[UUID, PeriodCredits],
     *,
     now: datetime,
 ) -> PeriodBill | BillingError:
@@ -192,6 +207,7 @@ def _bill(
             period,
             open_periods.version_of(period),
             {component: t for (owner, component), t in tallies.items() if owner == period.id},
+            period_credits[period.id],
             billed_at=now,
         )
     except BillingError as error:
@@ -216,25 +232,69 @@ def _title(bill: PeriodBill) -> str:
     return f"Billing of {bill.period.period_start:%Y-%m-%d} to {bill.period.period_end:%Y-%m-%d}"
 
 
+def _journalize(journal: CreditJournal, bill: PeriodBill, ledger_transaction_id: UUID) -> None:
+    """Note all that billing a period posts: charges, what credits pay, surplus, expiries."""
+    subscription = bill.subscription
+    revenue = journal.accounts[subscription.currency][LedgerAccountKind.SUBSCRIPTION_REVENUE]
+    for charge in bill.recurring_charges:
+        journal.posted.append(_to_entry(bill, charge, ledger_transaction_id, revenue))
+    journal.apply(
+        bill.applications,
+        subscription,
+        ledger_transaction_id,
+        kind=CreditApplicationKind.RUN,
+        billing_period_id=bill.period.id,
+        calculation_run_id=bill.calculation_run_id,
+    )
+    for credit, left_minor in bill.expiries:
+        journal.expire(credit, left_minor, ledger_transaction_id)
+    if bill.surplus_minor > 0:
+        surplus = _surplus_credit(bill, now=journal.now)
+        journal.credits.append(surplus)
+        journal.posted.append(
+            credit_entries.carried(
+                surplus,
+                subscription,
+                ledger_transaction_id,
+                billing_period_id=bill.period.id,
+                calculation_run_id=bill.calculation_run_id,
+            )
+        )
+
+
 def _to_entry(
-    bill: PeriodBill, charge: Charge, transaction: NewLedgerTransaction, revenue_account_id: UUID
+    bill: PeriodBill, charge: Charge, ledger_transaction_id: UUID, revenue_account_id: UUID
 ) -> NewLedgerEntry:
+    assert charge.ledger_entry_id is not None, "a charge that is posted has an entry"
+    receivable, revenue = bill.subscription.receivable_account_id, revenue_account_id
+    is_owed = charge.amount_minor > 0
     return NewLedgerEntry(
-        subscription_id=bill.subscription.id,
-        ledger_transaction_id=transaction.id,
-        id=identifiers.new_id(),
-        entry_type=LedgerEntryType.CHARGE_BILLED,
-        amount=-charge.amount_minor,
-        currency=bill.subscription.currency,
-        debit_account_id=bill.subscription.receivable_account_id,
-        credit_account_id=revenue_account_id,
-        source_usage_event_id=None,
+        bill.subscription.id,
+        ledger_transaction_id,
+        charge.ledger_entry_id,
+        LedgerEntryType.CHARGE_BILLED,
+        -charge.amount_minor,
+        bill.subscription.currency,
+        debit_account_id=receivable if is_owed else revenue,
+        credit_account_id=revenue if is_owed else receivable,
+        description=charge.description,
         source_charge_id=charge.id,
         billing_period_id=bill.period.id,
-        usage_meter_id=None,
         calculation_run_id=bill.calculation_run_id,
-        description=charge.description,
     )
+
+
+def _surplus_credit(bill: PeriodBill, *, now: datetime) -> UsageCredit:
+    terms = CreditTerms(
+        subscription_id=bill.subscription.id,
+        credit_type=UsageCreditType.SURPLUS,
+        issued_minor=bill.surplus_minor,
+        currency=bill.subscription.currency,
+        # Of the period's end, whenever that is billed: periods missed since use it too.
+        effective_at=bill.period.period_end,
+        source_reference_id=bill.period.typeid,
+    )
+    return new_credit(terms, now=now)
 
 
 def _is_last(subscription: Subscription, period: BillingPeriod) -> bool:

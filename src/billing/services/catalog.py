@@ -19,7 +19,7 @@ from billing.services.idempotency import Idempotency, IdempotentRequest
 from billing.services.ports import Clock
 from billing.store.catalog import CatalogStore
 from billing.store.database import Database, retried_on_conflict
-from billing.store.ledger import LedgerStore
+from billing.store.ledger_accounts import LedgerAccountStore
 from billing.store.tenants import TenantStore
 
 
@@ -30,14 +30,14 @@ class CatalogService:
         self,
         database: Database,
         catalog: CatalogStore,
-        ledger: LedgerStore,
+        accounts: LedgerAccountStore,
         tenants: TenantStore,
         idempotency: Idempotency,
         clock: Clock,
     ) -> None:
         self._database = database
         self._catalog = catalog
-        self._ledger = ledger
+        self._accounts = accounts
         self._tenants = tenants
         self._idempotency = idempotency
         self._clock = clock
@@ -97,7 +97,7 @@ class CatalogService:
             plan = Plan(plan_id, currency, version, now)
             await self._tenants.insert_tenant(tx, now=now)
             await self._catalog.insert_plan(tx, plan)
-            await self._ledger.insert_tenant_accounts(tx, currency=currency, now=now)
+            await self._accounts.insert_tenant_accounts(tx, currency=currency, now=now)
             await self._idempotency.store_answer(tx, request, plan, now=now)
             return plan
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -45,7 +45,8 @@ class Idempotency:
             return None
         if stored.request_hash != request.request_hash:
             raise RequestIdReused(request_id=request.request_id, method=request.method)
-        return TypeAdapter(answer_type).validate_python(stored.response)
+        answer: T = _adapter(answer_type).validate_python(stored.response)
+        return answer
 
     async def store_answer(
         self, tx: Transaction, request: IdempotentRequest | None, answer: object, *, now: datetime
@@ -53,7 +54,7 @@ class Idempotency:
         """Store the answer; raises LostRace if a concurrent call was faster."""
         if request is None:
             return
-        response = TypeAdapter(type(answer)).dump_python(answer, mode="json")
+        response = _adapter(type(answer)).dump_python(answer, mode="json")
         stored = await self._store.insert_answer(
             tx,
             method=request.method,
@@ -63,3 +64,13 @@ class Idempotency:
         )
         if not stored:
             raise LostRace
+
+
+# Building one costs as much as a small mutation.
+_adapters: dict[object, TypeAdapter[Any]] = {}
+
+
+def _adapter(answer_type: Any) -> TypeAdapter[Any]:
+    if answer_type not in _adapters:
+        _adapters[answer_type] = TypeAdapter(answer_type)
+    return _adapters[answer_type]

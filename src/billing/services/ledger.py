@@ -14,6 +14,7 @@ from billing.domain.ledger import (
 from billing.domain.pages import Page, PageRequest
 from billing.domain.scope import Scope
 from billing.services.ports import Clock
+from billing.store.balances import BalanceStore
 from billing.store.database import Database
 from billing.store.ledger import LedgerStore
 from billing.store.subscriptions import SubscriptionStore
@@ -26,18 +27,23 @@ class LedgerService:
         self,
         database: Database,
         ledger: LedgerStore,
+        balances: BalanceStore,
         subscriptions: SubscriptionStore,
         clock: Clock,
     ) -> None:
         self._database = database
         self._ledger = ledger
+        self._balances = balances
         self._subscriptions = subscriptions
         self._clock = clock
 
     async def get_balance(
         self, scope: Scope, subscription_id: UUID, *, as_of: datetime | None
     ) -> Balance:
-        """Return what a subscription owes; raises ResourceNotFound, FieldInvalid for the future."""
+        """Return what a subscription owes and has.
+
+        Raises ResourceNotFound, and FieldInvalid for the future.
+        """
         now = self._clock()
         if as_of is not None and as_of > now:
             raise FieldInvalid(
@@ -48,9 +54,9 @@ class LedgerService:
         async with self._database.transaction(scope) as tx:
             subscription = await self._subscriptions.get_subscription(tx, subscription_id)
             if as_of is None:
-                parts = await self._ledger.get_outstanding(tx, subscription_id)
+                parts = await self._balances.get_balance(tx, subscription_id, now=now)
             else:
-                parts = await self._ledger.get_outstanding_as_of(tx, subscription_id, as_of)
+                parts = await self._balances.get_balance_as_of(tx, subscription_id, as_of)
         return Balance(subscription_id, subscription.currency, *parts, as_of=as_of or now)
 
     async def list_ledger_entries(
@@ -83,4 +89,4 @@ class LedgerService:
     async def get_trial_balance(self, scope: Scope) -> list[TrialBalanceLine]:
         """Return posted debits and credits by kind of account and currency."""
         async with self._database.transaction(scope) as tx:
-            return await self._ledger.list_trial_balance(tx)
+            return await self._balances.list_trial_balance(tx)

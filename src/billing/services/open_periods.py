@@ -1,16 +1,25 @@
 """Reads the open periods of locked subscriptions, with all that pricing them needs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from billing.domain.catalog import Component
-from billing.domain.periods import OpenPeriods
+from billing.domain.periods import BillingPeriod, OpenPeriods
 from billing.domain.subscriptions import Subscription
 from billing.domain.usage import UsageTally
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.catalog import CatalogStore
 from billing.store.database import Transaction
 from billing.store.usage import UsageStore
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodUsage:
+    """The components of a period in their order, and what their usage costs, in minor units."""
+
+    components: Sequence[Component]
+    rated_minor: Mapping[UUID, int]
 
 
 class PeriodReader:
@@ -57,3 +66,17 @@ class PeriodReader:
         for key, tally in tallies.items():
             by_subscription.setdefault(owners[key[0]], {})[key] = tally
         return by_subscription
+
+    async def read_period_usage(
+        self, tx: Transaction, subscription: Subscription, period: BillingPeriod
+    ) -> PeriodUsage:
+        """Return the usage of one period, open or closed."""
+        versions = await self._catalog.get_versions_of_plans(tx, {subscription.plan_id})
+        components = versions[subscription.plan_id][period.plan_version_id].components
+        by_id = {component.id: component for component in components}
+        tallies = await self._usage.list_tallies(
+            tx, [period.id], component_of=lambda _, component_id: by_id[component_id]
+        )
+        return PeriodUsage(
+            components, {tally.component.id: tally.rated_minor for tally in tallies.values()}
+        )

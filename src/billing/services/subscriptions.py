@@ -12,7 +12,13 @@ from billing.domain.errors import FieldInvalid, SubscriptionNotActive
 from billing.domain.pages import Page, PageRequest
 from billing.domain.periods import SHORTEST_SPAN, OpenPeriods, new_period
 from billing.domain.scope import Scope
-from billing.domain.subscriptions import CancellationMode, Subscription, SubscriptionStatus
+from billing.domain.subscriptions import (
+    CancellationMode,
+    CreditApplicationMode,
+    Subscription,
+    SubscriptionStatus,
+)
+from billing.domain.usage_meters import SubscriptionOverview
 from billing.services.billing_execution import BillingExecution
 from billing.services.billing_runs import BillingRunService
 from billing.services.idempotency import Idempotency, IdempotentRequest
@@ -20,9 +26,11 @@ from billing.services.open_periods import PeriodReader
 from billing.services.ports import Clock
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.catalog import CatalogStore
+from billing.store.credits import CreditStore
 from billing.store.database import Database, Transaction, retried_on_conflict
-from billing.store.ledger import LedgerStore
+from billing.store.ledger_accounts import LedgerAccountStore
 from billing.store.subscriptions import SubscriptionStore
+from billing.store.usage_meters import SubscriptionUsageMeterStore
 
 MAX_BACKDATING: Final = relativedelta(years=10)
 
@@ -45,7 +53,9 @@ class SubscriptionService:
         periods: BillingPeriodStore,
         period_reader: PeriodReader,
         catalog: CatalogStore,
-        ledger: LedgerStore,
+        accounts: LedgerAccountStore,
+        usage_meters: SubscriptionUsageMeterStore,
+        credits_: CreditStore,
         billing_runs: BillingRunService,
         execution: BillingExecution,
         idempotency: Idempotency,
@@ -56,7 +66,9 @@ class SubscriptionService:
         self._periods = periods
         self._period_reader = period_reader
         self._catalog = catalog
-        self._ledger = ledger
+        self._accounts = accounts
+        self._usage_meters = usage_meters
+        self._credits = credits_
         self._billing_runs = billing_runs
         self._execution = execution
         self._idempotency = idempotency
@@ -70,6 +82,7 @@ class SubscriptionService:
         customer_id: str,
         plan_id: UUID,
         started_at: datetime | None,
+        credit_application: CreditApplicationMode = CreditApplicationMode.AT_BILLING,
         request: IdempotentRequest | None = None,
     ) -> Subscription:
         """Create an active subscription with its first period.
@@ -86,7 +99,7 @@ class SubscriptionService:
             plan = await self._catalog.get_plan(tx, plan_id)
             subscription_id = identifiers.new_id()
             period = new_period(subscription_id, plan.latest_version, start, anchor_at=start)
-            account_id = await self._ledger.insert_receivable_account(
+            account_id = await self._accounts.insert_receivable_account(
                 tx, subscription_id=subscription_id, currency=plan.currency, now=now
             )
             subscription = Subscription(
@@ -106,6 +119,7 @@ class SubscriptionService:
                 cancelled_at=None,
                 created_at=now,
                 updated_at=now,
+                credit_application=credit_application,
             )
             await self._subscriptions.insert_subscription(tx, subscription)
             await self._periods.insert_periods(tx, [period])
@@ -116,6 +130,24 @@ class SubscriptionService:
         """Return a subscription; raises ResourceNotFound."""
         async with self._database.transaction(scope) as tx:
             return await self._subscriptions.get_subscription(tx, subscription_id)
+
+    async def get_overview(self, scope: Scope, subscription_id: UUID) -> SubscriptionOverview:
+        """Return a subscription with its current usage and spendable credits.
+
+        Raises ResourceNotFound.
+        """
+        async with self._database.transaction(scope) as tx:
+            subscription = await self._subscriptions.get_subscription(tx, subscription_id)
+            usage = await self._usage_meters.list_usage_summary(tx, subscription.current_period_id)
+            summary = await self._credits.get_summary(
+                tx,
+                subscription_id=subscription_id,
+                currency=subscription.currency,
+                now=self._clock(),
+            )
+        return SubscriptionOverview(
+            subscription, usage, summary.available_minor, summary.available_count
+        )
 
     async def list_subscriptions(
         self,

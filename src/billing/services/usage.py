@@ -6,7 +6,8 @@ from datetime import datetime
 from uuid import UUID
 
 from billing.domain import identifiers
-from billing.domain.ledger import POSTING_RULES, LedgerEntryType, LedgerSourceType
+from billing.domain.errors import FieldInvalid
+from billing.domain.ledger import LedgerAccountKind, LedgerSourceType
 from billing.domain.pages import Page, PageRequest
 from billing.domain.periods import OpenPeriods
 from billing.domain.scope import Scope
@@ -21,8 +22,10 @@ from billing.domain.usage import (
     UsageTally,
     rate_events,
 )
+from billing.domain.usage_meters import SubscriptionUsageMeter, SubscriptionUsageMeterStatus
 from billing.services.open_periods import PeriodReader
 from billing.services.ports import Clock, Metering
+from billing.services.realtime_credits import RealtimeCredits
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.database import (
     Database,
@@ -30,6 +33,7 @@ from billing.store.database import (
     retried_on_conflict,
 )
 from billing.store.ledger import LedgerStore, NewLedgerTransaction
+from billing.store.ledger_accounts import LedgerAccountStore
 from billing.store.subscriptions import SubscriptionStore
 from billing.store.usage import (
     RatedEvent,
@@ -37,6 +41,7 @@ from billing.store.usage import (
     UsageStore,
     properties_json,
 )
+from billing.store.usage_meters import SubscriptionUsageMeterStore
 
 
 class UsageService:
@@ -49,7 +54,10 @@ class UsageService:
         periods: BillingPeriodStore,
         period_reader: PeriodReader,
         usage: UsageStore,
+        usage_meters: SubscriptionUsageMeterStore,
         ledger: LedgerStore,
+        accounts: LedgerAccountStore,
+        realtime_credits: RealtimeCredits,
         metering: Metering,
         clock: Clock,
     ) -> None:
@@ -58,7 +66,10 @@ class UsageService:
         self._periods = periods
         self._period_reader = period_reader
         self._usage = usage
+        self._usage_meters = usage_meters
         self._ledger = ledger
+        self._accounts = accounts
+        self._realtime_credits = realtime_credits
         self._metering = metering
         self._clock = clock
 
@@ -158,10 +169,8 @@ class UsageService:
             source_id=identifiers.new_id(),
             now=now,
         )
-        revenue_accounts = {
-            currency: await self._ledger.get_tenant_account(
-                tx, POSTING_RULES[LedgerEntryType.USAGE_COST].credit, currency
-            )
+        accounts = {
+            currency: await self._accounts.get_tenant_accounts(tx, currency)
             for currency in {book.subscription.currency for book in books}
         }
         meters = {
@@ -169,7 +178,7 @@ class UsageService:
                 book.subscription,
                 tally,
                 transactions[book.subscription.id].id,
-                revenue_accounts[book.subscription.currency],
+                accounts[book.subscription.currency][LedgerAccountKind.USAGE_REVENUE],
             )
             for book in books
             for tally in book.touched.values()
@@ -177,6 +186,9 @@ class UsageService:
         numbers = {tally_id: number for number, tally_id in enumerate(meters, start=1)}
         events = [_to_event(a, numbers[a.rated.tally.id]) for a in accepted]
         await self._usage.insert_rated_events(tx, meters.values(), events, now=now)
+        await self._realtime_credits.apply(
+            tx, accepted, books, {owner: t.id for owner, t in transactions.items()}, now=now
+        )
 
     async def get_usage_event(self, scope: Scope, usage_event_id: UUID) -> UsageEvent:
         """Return an event with what became of it; raises ResourceNotFound."""
@@ -201,6 +213,49 @@ class UsageService:
                 subscription_id=subscription_id,
                 billing_period_id=billing_period_id,
                 usage_meter_id=usage_meter_id,
+            )
+
+    async def get_subscription_usage_meter(
+        self, scope: Scope, subscription_usage_meter_id: UUID
+    ) -> SubscriptionUsageMeter:
+        """Return the usage of a meter in a period; raises ResourceNotFound."""
+        async with self._database.transaction(scope) as tx:
+            return await self._usage_meters.get_subscription_usage_meter(
+                tx, subscription_usage_meter_id
+            )
+
+    async def list_subscription_usage_meters(
+        self,
+        scope: Scope,
+        page: PageRequest,
+        *,
+        subscription_id: UUID,
+        usage_meter_id: UUID | None,
+        billing_period_id: UUID | None,
+        status: SubscriptionUsageMeterStatus | None,
+        date_from: datetime | None,
+        date_to: datetime | None,
+    ) -> Page[SubscriptionUsageMeter]:
+        """Return a page of a subscription's usage by meter and period.
+
+        Raises ResourceNotFound, and FieldInvalid for a date range that ends before it starts.
+        """
+        if date_from is not None and date_to is not None and date_to <= date_from:
+            raise FieldInvalid(
+                "date_to",
+                f"{date_to.isoformat()} is not after date_from, {date_from.isoformat()}",
+            )
+        async with self._database.transaction(scope) as tx:
+            await self._subscriptions.get_subscription(tx, subscription_id)
+            return await self._usage_meters.list_subscription_usage_meters(
+                tx,
+                page,
+                subscription_id=subscription_id,
+                usage_meter_id=usage_meter_id,
+                billing_period_id=billing_period_id,
+                status=status,
+                date_from=date_from,
+                date_to=date_to,
             )
 
 

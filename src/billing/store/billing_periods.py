@@ -1,6 +1,7 @@
 """Billing periods and the invoices that are asked for them."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -8,7 +9,9 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from billing.domain import identifiers
 from billing.domain.billing import PeriodBill
+from billing.domain.errors import ResourceNotFound
 from billing.domain.invoices import InvoiceRequest
 from billing.domain.periods import BillingPeriod, BillingPeriodStatus
 from billing.store.database import Transaction
@@ -16,6 +19,8 @@ from billing.store.statements import Row, load_query
 
 _INSERT = load_query("insert_billing_periods")
 _CLOSE = load_query("close_billing_periods")
+_CHANGE_RECEIVABLES = load_query("change_receivables")
+_CHANGE_CLOSING = load_query("change_closing_receivables")
 _INSERT_REQUESTS = load_query("insert_invoice_requests")
 _RECORD_INVOICES = load_query("record_invoices")
 
@@ -24,6 +29,16 @@ SELECT * FROM billing_periods
 WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = ANY ($3::uuid[])
   AND (status = 'open') = $4
 ORDER BY subscription_id, period_start
+"""
+_GET: Final = """
+SELECT * FROM billing_periods
+WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = $3 AND id = $4
+"""
+_GET_LAST: Final = """
+SELECT * FROM billing_periods
+WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = $3
+ORDER BY period_start DESC
+LIMIT 1
 """
 _LIST_REQUESTS: Final = """
 SELECT billing_period_id, request::text AS request FROM invoice_requests
@@ -92,6 +107,28 @@ class BillingPeriodStore:
             periods.setdefault(record["subscription_id"], []).append(to_billing_period(record))
         return periods
 
+    async def get_period(
+        self, tx: Transaction, subscription_id: UUID, billing_period_id: UUID
+    ) -> tuple[BillingPeriod, str]:
+        """Return a subscription's period and its invoice's id; raises ResourceNotFound."""
+        record = await tx.pg.fetchrow(
+            _GET, tx.scope.tenant_id, tx.scope.livemode, subscription_id, billing_period_id
+        )
+        if record is None:
+            raise ResourceNotFound(
+                kind="billing period",
+                resource_id=identifiers.to_typeid(identifiers.BILLING_PERIOD, billing_period_id),
+            )
+        return to_billing_period(record), record["invoice_id"] or ""
+
+    async def get_last_period(self, tx: Transaction, subscription_id: UUID) -> BillingPeriod:
+        """Return a subscription's newest period."""
+        record = await tx.pg.fetchrow(
+            _GET_LAST, tx.scope.tenant_id, tx.scope.livemode, subscription_id
+        )
+        assert record is not None, "a subscription has a period from its start"
+        return to_billing_period(record)
+
     async def update_period_end(
         self, tx: Transaction, billing_period_id: UUID, period_end: datetime
     ) -> None:
@@ -113,8 +150,28 @@ class BillingPeriodStore:
             [bill.subscription.id for bill in bills],
             [bill.period.period_start for bill in bills],
             [bill.total_minor for bill in bills],
+            [bill.receivable_minor for bill in bills],
             [bill.invoice_request is None for bill in bills],
         )
+
+    async def change_receivables(self, tx: Transaction, changes: Mapping[UUID, int]) -> None:
+        """Move the running receivables of periods of locked subscriptions, by period.
+
+        Where a closed period's moves, its subscription's snapshot moves with it.
+        """
+        moved = {period_id: change for period_id, change in changes.items() if change != 0}
+        if not moved:
+            return
+        scope = (tx.scope.tenant_id, tx.scope.livemode)
+        records = await tx.pg.fetch(
+            _CHANGE_RECEIVABLES, *scope, list(moved.keys()), list(moved.values())
+        )
+        closed: Counter[UUID] = Counter()
+        for record in records:
+            if record["status"] != BillingPeriodStatus.OPEN:
+                closed[record["subscription_id"]] += record["change"]
+        if closed:
+            await tx.pg.execute(_CHANGE_CLOSING, *scope, list(closed.keys()), list(closed.values()))
 
     async def insert_invoice_requests(
         self, tx: Transaction, bills: Iterable[PeriodBill], *, now: datetime
@@ -179,4 +236,5 @@ def to_billing_period(row: Row) -> BillingPeriod:
         period_start=row["period_start"],
         period_end=row["period_end"],
         status=BillingPeriodStatus(row["status"]),
+        receivable_minor=row["receivable_amount"],
     )

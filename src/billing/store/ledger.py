@@ -1,10 +1,11 @@
-"""The ledger: accounts, transactions, entries."""
+"""The ledger: transactions and entries."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import sqlalchemy as sa
 
 from billing.domain import identifiers
@@ -16,10 +17,8 @@ from billing.domain.ledger import (
     LedgerEntryType,
     LedgerSourceType,
     LedgerTransaction,
-    TrialBalanceLine,
 )
 from billing.domain.pages import Page, PageRequest
-from billing.domain.scope import Scope
 from billing.store import tables
 from billing.store.database import Transaction
 from billing.store.statements import Row, in_scope, load_query, page_of, to_page
@@ -30,9 +29,6 @@ _debit_accounts = tables.ledger_accounts.alias("debit_accounts")
 _credit_accounts = tables.ledger_accounts.alias("credit_accounts")
 
 _INSERT_ENTRIES = load_query("insert_ledger_entries")
-_TRIAL_BALANCE = load_query("trial_balance")
-_BALANCE_NOW = load_query("balance_now")
-_BALANCE_AS_OF = load_query("balance_as_of")
 _ROWS_PER_STATEMENT: Final = 1_000
 _INSERT_TRANSACTIONS: Final = """
 INSERT INTO ledger_transactions (
@@ -41,15 +37,27 @@ INSERT INTO ledger_transactions (
 )
 SELECT $1, $2, $3, $4, $5, u.* FROM unnest($6::uuid[], $7::uuid[], $8::text[]) AS u
 """
-_INSERT_ACCOUNT: Final = """
-INSERT INTO ledger_accounts (tenant_id, livemode, id, kind, currency, subscription_id, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT DO NOTHING
+_SET_POSTED: Final = """
+UPDATE ledger_entries e SET status = 'posted', posted_at = $3
+FROM unnest($4::uuid[], $5::uuid[], $6::uuid[]) AS u (subscription_id, ledger_transaction_id, id)
+WHERE e.tenant_id = $1 AND e.livemode = $2 AND e.subscription_id = u.subscription_id
+  AND e.ledger_transaction_id = u.ledger_transaction_id AND e.id = u.id
+RETURNING e.entry_type
 """
-_FIND_TENANT_ACCOUNT: Final = """
-SELECT id FROM ledger_accounts
-WHERE tenant_id = $1 AND livemode = $2 AND kind = $3 AND currency = $4 AND subscription_id IS NULL
+_DISCARD: Final = """
+UPDATE ledger_entries e SET discarded_at = $3
+FROM unnest($4::uuid[], $5::uuid[], $6::uuid[]) AS u (subscription_id, ledger_transaction_id, id)
+WHERE e.tenant_id = $1 AND e.livemode = $2 AND e.subscription_id = u.subscription_id
+  AND e.ledger_transaction_id = u.ledger_transaction_id AND e.id = u.id
 """
+
+
+class LedgerEntryKey(NamedTuple):
+    """What names an entry."""
+
+    subscription_id: UUID
+    ledger_transaction_id: UUID
+    id: UUID
 
 
 class NewLedgerTransaction(NamedTuple):
@@ -61,7 +69,7 @@ class NewLedgerTransaction(NamedTuple):
 
 
 class NewLedgerEntry(NamedTuple):
-    """A row of ``ledger_entries`` to post, in the order of the statement's columns.
+    """A row of ``ledger_entries``, in the order of the statement's columns.
 
     ``amount`` is in minor units from the subscription's side: negative is owed.
     """
@@ -69,64 +77,32 @@ class NewLedgerEntry(NamedTuple):
     subscription_id: UUID
     ledger_transaction_id: UUID
     id: UUID
-    entry_type: str
+    entry_type: LedgerEntryType
     amount: int
     currency: str
     debit_account_id: UUID
     credit_account_id: UUID
-    source_usage_event_id: UUID | None
-    source_charge_id: UUID | None
-    billing_period_id: UUID
-    usage_meter_id: UUID | None
-    calculation_run_id: UUID | None
     description: str
+    source_usage_event_id: UUID | None = None
+    source_charge_id: UUID | None = None
+    source_usage_credit_id: UUID | None = None
+    source_credit_application_id: UUID | None = None
+    source_credit_balance_adjustment_id: UUID | None = None
+    source_payment_id: UUID | None = None
+    source_refund_id: UUID | None = None
+    applied_to_ledger_entry_id: UUID | None = None
+    billing_period_id: UUID | None = None
+    usage_meter_id: UUID | None = None
+    calculation_run_id: UUID | None = None
 
-
-class OutstandingParts(NamedTuple):
-    """What a subscription owes, by how far it got; minor units."""
-
-    unbilled_minor: int
-    billed_not_invoiced_minor: int
-    invoiced_minor: int
+    @property
+    def key(self) -> LedgerEntryKey:
+        """What names it."""
+        return LedgerEntryKey(self.subscription_id, self.ledger_transaction_id, self.id)
 
 
 class LedgerStore:
-    """Reads and appends to ``ledger_accounts``, ``ledger_transactions`` and ``ledger_entries``."""
-
-    def __init__(self) -> None:
-        # Accounts never change, so an id in memory is never stale.
-        self._tenant_accounts: dict[tuple[Scope, LedgerAccountKind, str], UUID] = {}
-
-    async def insert_receivable_account(
-        self, tx: Transaction, *, subscription_id: UUID, currency: str, now: datetime
-    ) -> UUID:
-        """Open the account of what a subscription owes, and return its id."""
-        account_id = identifiers.new_id()
-        await self._insert_account(
-            tx, account_id, LedgerAccountKind.RECEIVABLE, currency, subscription_id, now
-        )
-        return account_id
-
-    async def insert_tenant_accounts(
-        self, tx: Transaction, *, currency: str, now: datetime
-    ) -> None:
-        """Open the accounts that a tenant has once a currency, if they are not open yet."""
-        for kind in LedgerAccountKind:
-            if kind is not LedgerAccountKind.RECEIVABLE:
-                await self._insert_account(tx, identifiers.new_id(), kind, currency, None, now)
-
-    async def get_tenant_account(
-        self, tx: Transaction, kind: LedgerAccountKind, currency: str
-    ) -> UUID:
-        """Return the id of an account that a tenant has once a currency."""
-        key = (tx.scope, kind, currency)
-        if key not in self._tenant_accounts:
-            account_id = await tx.pg.fetchval(
-                _FIND_TENANT_ACCOUNT, tx.scope.tenant_id, tx.scope.livemode, kind, currency
-            )
-            assert account_id is not None, "a plan's currency has its accounts"
-            self._tenant_accounts[key] = account_id
-        return self._tenant_accounts[key]
+    """Reads and appends to ``ledger_transactions`` and ``ledger_entries``."""
 
     async def insert_transactions(
         self,
@@ -149,16 +125,53 @@ class LedgerStore:
         )
 
     async def insert_entries(
-        self, tx: Transaction, entries: list[NewLedgerEntry], *, now: datetime
+        self,
+        tx: Transaction,
+        entries: Sequence[NewLedgerEntry],
+        *,
+        now: datetime,
+        status: LedgerEntryStatus = LedgerEntryStatus.POSTED,
     ) -> None:
-        """Post entries."""
-        tx.posted.update(LedgerEntryType(entry.entry_type) for entry in entries)
+        """Add entries, posted unless told otherwise."""
+        if status is LedgerEntryStatus.POSTED:
+            tx.posted.update(entry.entry_type for entry in entries)
         for start in range(0, len(entries), _ROWS_PER_STATEMENT):
             rows = entries[start : start + _ROWS_PER_STATEMENT]
             columns = [list(column) for column in zip(*rows, strict=True)]
             await tx.pg.execute(
-                _INSERT_ENTRIES, tx.scope.tenant_id, tx.scope.livemode, now, *columns
+                _INSERT_ENTRIES, tx.scope.tenant_id, tx.scope.livemode, now, status, *columns
             )
+
+    async def post_entries(
+        self, tx: Transaction, keys: Collection[LedgerEntryKey], *, now: datetime
+    ) -> None:
+        """Post pending entries."""
+        if keys:
+            posted = await self._change(tx, _SET_POSTED, keys, now=now)
+            tx.posted.update(LedgerEntryType(record["entry_type"]) for record in posted)
+
+    async def discard_entries(
+        self, tx: Transaction, keys: Collection[LedgerEntryKey], *, now: datetime
+    ) -> None:
+        """Discard pending entries."""
+        if keys:
+            await self._change(tx, _DISCARD, keys, now=now)
+
+    async def _change(
+        self,
+        tx: Transaction,
+        statement: str,
+        keys: Collection[LedgerEntryKey],
+        *,
+        now: datetime,
+    ) -> list[asyncpg.Record]:
+        return await tx.pg.fetch(
+            statement,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            now,
+            *[list(column) for column in zip(*keys, strict=True)],
+        )
 
     async def list_entries(
         self,
@@ -225,57 +238,6 @@ class LedgerStore:
             entries=tuple(_to_entry(row) for row in entries.mappings()),
         )
 
-    async def get_outstanding(self, tx: Transaction, subscription_id: UUID) -> OutstandingParts:
-        """Return what is owed now, from snapshots and open aggregates: at any age the same cost."""
-        record = await tx.pg.fetchrow(
-            _BALANCE_NOW, tx.scope.tenant_id, tx.scope.livemode, subscription_id
-        )
-        assert record is not None
-        return OutstandingParts(*record.values())
-
-    async def get_outstanding_as_of(
-        self, tx: Transaction, subscription_id: UUID, as_of: datetime
-    ) -> OutstandingParts:
-        """Return what was owed at a moment, by recorded time, from the entries themselves."""
-        record = await tx.pg.fetchrow(
-            _BALANCE_AS_OF, tx.scope.tenant_id, tx.scope.livemode, subscription_id, as_of
-        )
-        assert record is not None
-        return OutstandingParts(*record.values())
-
-    async def list_trial_balance(self, tx: Transaction) -> list[TrialBalanceLine]:
-        """Return the posted debits and credits by kind of account and currency."""
-        records = await tx.pg.fetch(_TRIAL_BALANCE, tx.scope.tenant_id, tx.scope.livemode)
-        return [
-            TrialBalanceLine(
-                LedgerAccountKind(record["kind"]),
-                record["currency"],
-                record["debit_amount"],
-                record["credit_amount"],
-            )
-            for record in records
-        ]
-
-    async def _insert_account(
-        self,
-        tx: Transaction,
-        account_id: UUID,
-        kind: LedgerAccountKind,
-        currency: str,
-        subscription_id: UUID | None,
-        now: datetime,
-    ) -> None:
-        await tx.pg.execute(
-            _INSERT_ACCOUNT,
-            tx.scope.tenant_id,
-            tx.scope.livemode,
-            account_id,
-            kind,
-            currency,
-            subscription_id,
-            now,
-        )
-
 
 def _entries_with_accounts(tx: Transaction) -> sa.Select[Any]:
     debits, credits_ = _debit_accounts, _credit_accounts
@@ -321,6 +283,11 @@ def _to_entry(row: Row) -> LedgerEntry:
         credit_account_kind=LedgerAccountKind(row["credit_account_kind"]),
         source_usage_event_id=row["source_usage_event_id"],
         source_charge_id=row["source_charge_id"],
+        source_usage_credit_id=row["source_usage_credit_id"],
+        source_credit_application_id=row["source_credit_application_id"],
+        source_credit_balance_adjustment_id=row["source_credit_balance_adjustment_id"],
+        source_payment_id=row["source_payment_id"],
+        source_refund_id=row["source_refund_id"],
         billing_period_id=row["billing_period_id"],
         usage_meter_id=row["usage_meter_id"],
         calculation_run_id=row["calculation_run_id"],

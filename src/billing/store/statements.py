@@ -19,7 +19,7 @@ class Row(Protocol):
     def __getitem__(self, key: str, /) -> Any: ...
 
 
-def in_scope(table: sa.Table, scope: Scope) -> sa.ColumnElement[bool]:
+def in_scope(table: sa.FromClause, scope: Scope) -> sa.ColumnElement[bool]:
     """The condition that every statement begins with: exactly one tenant's live or test data."""
     return sa.and_(table.c.tenant_id == scope.tenant_id, table.c.livemode == scope.livemode)
 

@@ -9,7 +9,11 @@ import sqlalchemy as sa
 from billing.domain import identifiers
 from billing.domain.errors import ResourceNotFound
 from billing.domain.pages import Page, PageRequest
-from billing.domain.subscriptions import Subscription, SubscriptionStatus
+from billing.domain.subscriptions import (
+    CreditApplicationMode,
+    Subscription,
+    SubscriptionStatus,
+)
 from billing.store import tables
 from billing.store.database import Transaction
 from billing.store.statements import Row, in_scope, load_query, page_of, scope_values, to_page
@@ -122,4 +126,5 @@ def _to_subscription(row: Row) -> Subscription:
         cancelled_at=row["cancelled_at"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        credit_application=CreditApplicationMode(row["credit_application"]),
     )

@@ -34,6 +34,22 @@ class _LedgerAccountKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Led
     """Earned by usage."""
     LEDGER_ACCOUNT_KIND_SUBSCRIPTION_REVENUE: _LedgerAccountKind.ValueType  # 3
     """Earned by recurring charges."""
+    LEDGER_ACCOUNT_KIND_CREDIT: _LedgerAccountKind.ValueType  # 4
+    """What one usage credit still holds: owed to the customer. Its id is the
+    credit's, with the prefix "account".
+    """
+    LEDGER_ACCOUNT_KIND_CASH: _LedgerAccountKind.ValueType  # 5
+    """Money that processors took in and paid back."""
+    LEDGER_ACCOUNT_KIND_PROMOTIONAL_EXPENSE: _LedgerAccountKind.ValueType  # 6
+    """Value given away."""
+    LEDGER_ACCOUNT_KIND_BREAKAGE: _LedgerAccountKind.ValueType  # 7
+    """Earned by paid value that expired or was taken back."""
+    LEDGER_ACCOUNT_KIND_REFUND_CLEARING: _LedgerAccountKind.ValueType  # 8
+    """Joins the refunds of one subscription with what they take back: zero after
+    every transaction.
+    """
+    LEDGER_ACCOUNT_KIND_REFUNDS_AND_ALLOWANCES: _LedgerAccountKind.ValueType  # 9
+    """The part of refunds that nothing was taken back for."""
 
 class LedgerAccountKind(_LedgerAccountKind, metaclass=_LedgerAccountKindEnumTypeWrapper):
     """The kind of an account."""
@@ -46,6 +62,22 @@ LEDGER_ACCOUNT_KIND_USAGE_REVENUE: LedgerAccountKind.ValueType  # 2
 """Earned by usage."""
 LEDGER_ACCOUNT_KIND_SUBSCRIPTION_REVENUE: LedgerAccountKind.ValueType  # 3
 """Earned by recurring charges."""
+LEDGER_ACCOUNT_KIND_CREDIT: LedgerAccountKind.ValueType  # 4
+"""What one usage credit still holds: owed to the customer. Its id is the
+credit's, with the prefix "account".
+"""
+LEDGER_ACCOUNT_KIND_CASH: LedgerAccountKind.ValueType  # 5
+"""Money that processors took in and paid back."""
+LEDGER_ACCOUNT_KIND_PROMOTIONAL_EXPENSE: LedgerAccountKind.ValueType  # 6
+"""Value given away."""
+LEDGER_ACCOUNT_KIND_BREAKAGE: LedgerAccountKind.ValueType  # 7
+"""Earned by paid value that expired or was taken back."""
+LEDGER_ACCOUNT_KIND_REFUND_CLEARING: LedgerAccountKind.ValueType  # 8
+"""Joins the refunds of one subscription with what they take back: zero after
+every transaction.
+"""
+LEDGER_ACCOUNT_KIND_REFUNDS_AND_ALLOWANCES: LedgerAccountKind.ValueType  # 9
+"""The part of refunds that nothing was taken back for."""
 Global___LedgerAccountKind: _TypeAlias = LedgerAccountKind  # noqa: Y015
 
 class _LedgerEntryType:
@@ -60,6 +92,28 @@ class _LedgerEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ledge
     """The cost of one usage event: zero or negative."""
     LEDGER_ENTRY_TYPE_CHARGE_BILLED: _LedgerEntryType.ValueType  # 2
     """A charge that a billing run made: negative."""
+    LEDGER_ENTRY_TYPE_PAYMENT_RECOGNIZED: _LedgerEntryType.ValueType  # 3
+    """A confirmed payment, made a credit: positive."""
+    LEDGER_ENTRY_TYPE_CREDIT_GRANT_RECOGNIZED: _LedgerEntryType.ValueType  # 4
+    """A credit that was granted: positive."""
+    LEDGER_ENTRY_TYPE_SURPLUS_CREDITED: _LedgerEntryType.ValueType  # 5
+    """What a negative invoice or an overpaid period left, made a credit: positive."""
+    LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_USAGE: _LedgerEntryType.ValueType  # 6
+    """A credit that paid usage: positive."""
+    LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_CHARGE: _LedgerEntryType.ValueType  # 7
+    """A credit that paid a charge: positive."""
+    LEDGER_ENTRY_TYPE_CREDIT_APPLICATION_REVERSED: _LedgerEntryType.ValueType  # 8
+    """A credit's payment that was taken back: negative."""
+    LEDGER_ENTRY_TYPE_CREDIT_BALANCE_ADJUSTED: _LedgerEntryType.ValueType  # 9
+    """A credit's value was changed: negative is a decrease."""
+    LEDGER_ENTRY_TYPE_CREDIT_DEFICIT_CHARGED: _LedgerEntryType.ValueType  # 10
+    """What should be taken back of a credit and was no longer there: negative."""
+    LEDGER_ENTRY_TYPE_CREDIT_GRANT_EXPIRED: _LedgerEntryType.ValueType  # 11
+    """What was left of a credit at its expiry: negative."""
+    LEDGER_ENTRY_TYPE_PAYMENT_REFUNDED: _LedgerEntryType.ValueType  # 12
+    """Money that went back: negative."""
+    LEDGER_ENTRY_TYPE_REFUND_ABSORBED: _LedgerEntryType.ValueType  # 13
+    """The part of a refund that nothing was taken back for: positive."""
 
 class LedgerEntryType(_LedgerEntryType, metaclass=_LedgerEntryTypeEnumTypeWrapper):
     """Why a ledger entry exists."""
@@ -70,6 +124,28 @@ LEDGER_ENTRY_TYPE_USAGE_COST: LedgerEntryType.ValueType  # 1
 """The cost of one usage event: zero or negative."""
 LEDGER_ENTRY_TYPE_CHARGE_BILLED: LedgerEntryType.ValueType  # 2
 """A charge that a billing run made: negative."""
+LEDGER_ENTRY_TYPE_PAYMENT_RECOGNIZED: LedgerEntryType.ValueType  # 3
+"""A confirmed payment, made a credit: positive."""
+LEDGER_ENTRY_TYPE_CREDIT_GRANT_RECOGNIZED: LedgerEntryType.ValueType  # 4
+"""A credit that was granted: positive."""
+LEDGER_ENTRY_TYPE_SURPLUS_CREDITED: LedgerEntryType.ValueType  # 5
+"""What a negative invoice or an overpaid period left, made a credit: positive."""
+LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_USAGE: LedgerEntryType.ValueType  # 6
+"""A credit that paid usage: positive."""
+LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_CHARGE: LedgerEntryType.ValueType  # 7
+"""A credit that paid a charge: positive."""
+LEDGER_ENTRY_TYPE_CREDIT_APPLICATION_REVERSED: LedgerEntryType.ValueType  # 8
+"""A credit's payment that was taken back: negative."""
+LEDGER_ENTRY_TYPE_CREDIT_BALANCE_ADJUSTED: LedgerEntryType.ValueType  # 9
+"""A credit's value was changed: negative is a decrease."""
+LEDGER_ENTRY_TYPE_CREDIT_DEFICIT_CHARGED: LedgerEntryType.ValueType  # 10
+"""What should be taken back of a credit and was no longer there: negative."""
+LEDGER_ENTRY_TYPE_CREDIT_GRANT_EXPIRED: LedgerEntryType.ValueType  # 11
+"""What was left of a credit at its expiry: negative."""
+LEDGER_ENTRY_TYPE_PAYMENT_REFUNDED: LedgerEntryType.ValueType  # 12
+"""Money that went back: negative."""
+LEDGER_ENTRY_TYPE_REFUND_ABSORBED: LedgerEntryType.ValueType  # 13
+"""The part of a refund that nothing was taken back for: positive."""
 Global___LedgerEntryType: _TypeAlias = LedgerEntryType  # noqa: Y015
 
 class _LedgerEntryStatus:
@@ -123,6 +199,11 @@ class LedgerEntry(_message.Message):
     ENTRY_TIMESTAMP_FIELD_NUMBER: _builtins.int
     POSTED_AT_FIELD_NUMBER: _builtins.int
     DISCARDED_AT_FIELD_NUMBER: _builtins.int
+    SOURCE_USAGE_CREDIT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_CREDIT_APPLICATION_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_CREDIT_BALANCE_ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_REFUND_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "entry"."""
     ledger_transaction_id: _builtins.str
@@ -150,7 +231,9 @@ class LedgerEntry(_message.Message):
     source_charge_id: _builtins.str
     """The charge that caused it, if any."""
     billing_period_id: _builtins.str
-    """The billing period that it is counted in."""
+    """The billing period that it is counted in: always, where it touches what the
+    subscription owes.
+    """
     usage_meter_id: _builtins.str
     """The meter, for usage."""
     calculation_run_id: _builtins.str
@@ -159,6 +242,16 @@ class LedgerEntry(_message.Message):
     """The entry that this one offsets, if any."""
     description: _builtins.str
     """For people."""
+    source_usage_credit_id: _builtins.str
+    """The credit whose value it moves, if any."""
+    source_credit_application_id: _builtins.str
+    """The application that caused it, if any."""
+    source_credit_balance_adjustment_id: _builtins.str
+    """The adjustment that caused it, if any."""
+    source_payment_id: _builtins.str
+    """The payment that caused it, if any."""
+    source_refund_id: _builtins.str
+    """The refund that caused it, if any."""
     @_builtins.property
     def entry_timestamp(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
@@ -195,10 +288,15 @@ class LedgerEntry(_message.Message):
         entry_timestamp: _timestamp_pb2.Timestamp | None = ...,
         posted_at: _timestamp_pb2.Timestamp | None = ...,
         discarded_at: _timestamp_pb2.Timestamp | None = ...,
+        source_usage_credit_id: _builtins.str = ...,
+        source_credit_application_id: _builtins.str = ...,
+        source_credit_balance_adjustment_id: _builtins.str = ...,
+        source_payment_id: _builtins.str = ...,
+        source_refund_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "posted_at", b"posted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "applied_to_ledger_entry_id", b"applied_to_ledger_entry_id", "billing_period_id", b"billing_period_id", "calculation_run_id", b"calculation_run_id", "credit_account_id", b"credit_account_id", "credit_account_kind", b"credit_account_kind", "currency", b"currency", "debit_account_id", b"debit_account_id", "debit_account_kind", b"debit_account_kind", "description", b"description", "discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "entry_type", b"entry_type", "id", b"id", "ledger_transaction_id", b"ledger_transaction_id", "posted_at", b"posted_at", "source_charge_id", b"source_charge_id", "source_usage_event_id", b"source_usage_event_id", "status", b"status", "subscription_id", b"subscription_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "applied_to_ledger_entry_id", b"applied_to_ledger_entry_id", "billing_period_id", b"billing_period_id", "calculation_run_id", b"calculation_run_id", "credit_account_id", b"credit_account_id", "credit_account_kind", b"credit_account_kind", "currency", b"currency", "debit_account_id", b"debit_account_id", "debit_account_kind", b"debit_account_kind", "description", b"description", "discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "entry_type", b"entry_type", "id", b"id", "ledger_transaction_id", b"ledger_transaction_id", "posted_at", b"posted_at", "source_charge_id", b"source_charge_id", "source_credit_application_id", b"source_credit_application_id", "source_credit_balance_adjustment_id", b"source_credit_balance_adjustment_id", "source_payment_id", b"source_payment_id", "source_refund_id", b"source_refund_id", "source_usage_credit_id", b"source_usage_credit_id", "source_usage_event_id", b"source_usage_event_id", "status", b"status", "subscription_id", b"subscription_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,9 +320,13 @@ class LedgerTransaction(_message.Message):
     subscription_id: _builtins.str
     """The subscription."""
     initiating_source_type: _builtins.str
-    """What caused it: "usage_ingestion" or "billing_run"."""
+    """What caused it: "usage_ingestion", "billing_run", "credit_grant", "credit_void",
+    "credit_balance_adjustment", "credit_expiration", "payment" or "refund".
+    """
     initiating_source_id: _builtins.str
-    """The id of the cause: of the billing run, or of the ingestion call."""
+    """The id of the cause: of the billing run, the ingestion call, the credit, the
+    adjustment, the execution that expired credits, the payment, the refund.
+    """
     description: _builtins.str
     """For people."""
     @_builtins.property
@@ -256,7 +358,7 @@ Global___LedgerTransaction: _TypeAlias = LedgerTransaction  # noqa: Y015
 
 @_typing.final
 class Balance(_message.Message):
-    """What a subscription owes, in minor units of its currency."""
+    """What a subscription owes and has, in minor units of its currency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -268,6 +370,8 @@ class Balance(_message.Message):
     INVOICED_AMOUNT_FIELD_NUMBER: _builtins.int
     NET_AMOUNT_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    CREDIT_BALANCE_AMOUNT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_CREDIT_AMOUNT_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """The subscription."""
     currency: _builtins.str
@@ -275,14 +379,21 @@ class Balance(_message.Message):
     outstanding_amount: _builtins.int
     """All that is owed: unbilled + billed, not invoiced + invoiced."""
     unbilled_amount: _builtins.int
-    """Usage of periods that are not billed yet."""
+    """Of periods that are not billed yet: usage, less the credit that paid it."""
     billed_not_invoiced_amount: _builtins.int
     """Billed periods that have no invoice yet."""
     invoiced_amount: _builtins.int
     """Invoiced and not paid."""
     net_amount: _builtins.int
-    """The balance from the subscription's side: negative is owed. Equals the sum
-    of the posted entries' amounts.
+    """The balance from the subscription's side: credit_balance_amount less
+    outstanding_amount; negative is owed. Equals the sum of the amounts of the
+    posted entries that move value into or out of what it owes and has.
+    """
+    credit_balance_amount: _builtins.int
+    """What the books hold in all its usage credits."""
+    available_credit_amount: _builtins.int
+    """What of it can be spent: not held by a pending refund, of credits neither
+    voided nor expired whose billing period is not billed yet.
     """
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
@@ -299,10 +410,12 @@ class Balance(_message.Message):
         invoiced_amount: _builtins.int = ...,
         net_amount: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        credit_balance_amount: _builtins.int = ...,
+        available_credit_amount: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "billed_not_invoiced_amount", b"billed_not_invoiced_amount", "currency", b"currency", "invoiced_amount", b"invoiced_amount", "net_amount", b"net_amount", "outstanding_amount", b"outstanding_amount", "subscription_id", b"subscription_id", "unbilled_amount", b"unbilled_amount"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "available_credit_amount", b"available_credit_amount", "billed_not_invoiced_amount", b"billed_not_invoiced_amount", "credit_balance_amount", b"credit_balance_amount", "currency", b"currency", "invoiced_amount", b"invoiced_amount", "net_amount", b"net_amount", "outstanding_amount", b"outstanding_amount", "subscription_id", b"subscription_id", "unbilled_amount", b"unbilled_amount"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,7 +71,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLedgerEntries(self, request, context):
-        """Lists the ledger entries of a subscription in the order they were made.
+        """Lists the ledger entries of a subscription in the order of their ledger
+        transactions. What the confirmation of a refund adds stands with the refund.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

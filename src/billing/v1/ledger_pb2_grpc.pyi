@@ -21,7 +21,9 @@ class LedgerServiceStub:
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
     """Returns what a subscription owes, now or at an earlier moment."""
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListLedgerEntriesRequest, _ledger_pb2.ListLedgerEntriesResponse]
-    """Lists the ledger entries of a subscription in the order they were made."""
+    """Lists the ledger entries of a subscription in the order of their ledger
+    transactions. What the confirmation of a refund adds stands with the refund.
+    """
     GetLedgerTransaction: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetLedgerTransactionRequest, _ledger_pb2.GetLedgerTransactionResponse]
     """Returns one ledger transaction with all its entries."""
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetTrialBalanceRequest, _ledger_pb2.GetTrialBalanceResponse]
@@ -48,7 +50,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_pb2.ListLedgerEntriesRequest,
         context: _aio.ServicerContext[_ledger_pb2.ListLedgerEntriesRequest, _abc.Awaitable[_ledger_pb2.ListLedgerEntriesResponse]],
     ) -> _abc.Awaitable[_ledger_pb2.ListLedgerEntriesResponse]:
-        """Lists the ledger entries of a subscription in the order they were made."""
+        """Lists the ledger entries of a subscription in the order of their ledger
+        transactions. What the confirmation of a refund adds stands with the refund.
+        """
 
     @_abc_1.abstractmethod
     def GetLedgerTransaction(

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import decimal_pb2 as _decimal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -72,6 +73,112 @@ CANCELLATION_MODE_IMMEDIATELY: CancellationMode.ValueType  # 2
 """Now."""
 Global___CancellationMode: _TypeAlias = CancellationMode  # noqa: Y015
 
+class _CreditApplicationMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CreditApplicationModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CreditApplicationMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CREDIT_APPLICATION_MODE_UNSPECIFIED: _CreditApplicationMode.ValueType  # 0
+    """AT_BILLING."""
+    CREDIT_APPLICATION_MODE_AT_BILLING: _CreditApplicationMode.ValueType  # 1
+    """When the billing period is billed, by the time of the usage."""
+    CREDIT_APPLICATION_MODE_REALTIME: _CreditApplicationMode.ValueType  # 2
+    """Pay as you go: in the transaction that takes the usage. What no credit paid is
+    billed at the period's end.
+    """
+
+class CreditApplicationMode(_CreditApplicationMode, metaclass=_CreditApplicationModeEnumTypeWrapper):
+    """When usage consumes credits."""
+
+CREDIT_APPLICATION_MODE_UNSPECIFIED: CreditApplicationMode.ValueType  # 0
+"""AT_BILLING."""
+CREDIT_APPLICATION_MODE_AT_BILLING: CreditApplicationMode.ValueType  # 1
+"""When the billing period is billed, by the time of the usage."""
+CREDIT_APPLICATION_MODE_REALTIME: CreditApplicationMode.ValueType  # 2
+"""Pay as you go: in the transaction that takes the usage. What no credit paid is
+billed at the period's end.
+"""
+Global___CreditApplicationMode: _TypeAlias = CreditApplicationMode  # noqa: Y015
+
+@_typing.final
+class UsageSummary(_message.Message):
+    """The usage of one meter in the current billing period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_METER_ID_FIELD_NUMBER: _builtins.int
+    USAGE_METER_NAME_FIELD_NUMBER: _builtins.int
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    TOTAL_QUANTITY_FIELD_NUMBER: _builtins.int
+    TOTAL_RAW_USAGE_AMOUNT_FIELD_NUMBER: _builtins.int
+    CREDITS_APPLIED_AMOUNT_FIELD_NUMBER: _builtins.int
+    NET_BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
+    usage_meter_id: _builtins.str
+    """The meter."""
+    usage_meter_name: _builtins.str
+    """Its name."""
+    component_id: _builtins.str
+    """The component that prices it."""
+    total_raw_usage_amount: _builtins.int
+    """What it costs, in minor units."""
+    credits_applied_amount: _builtins.int
+    """What credits paid of it so far, in minor units."""
+    net_billed_amount: _builtins.int
+    """The difference, in minor units."""
+    @_builtins.property
+    def total_quantity(self) -> _decimal_pb2.Decimal:
+        """How much was consumed."""
+
+    def __init__(
+        self,
+        *,
+        usage_meter_id: _builtins.str = ...,
+        usage_meter_name: _builtins.str = ...,
+        component_id: _builtins.str = ...,
+        total_quantity: _decimal_pb2.Decimal | None = ...,
+        total_raw_usage_amount: _builtins.int = ...,
+        credits_applied_amount: _builtins.int = ...,
+        net_billed_amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total_quantity", b"total_quantity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_id", b"component_id", "credits_applied_amount", b"credits_applied_amount", "net_billed_amount", b"net_billed_amount", "total_quantity", b"total_quantity", "total_raw_usage_amount", b"total_raw_usage_amount", "usage_meter_id", b"usage_meter_id", "usage_meter_name", b"usage_meter_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageSummary: _TypeAlias = UsageSummary  # noqa: Y015
+
+@_typing.final
+class AvailableCreditsSummary(_message.Message):
+    """The spendable credits of a subscription."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_REMAINING_AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    CREDIT_COUNT_FIELD_NUMBER: _builtins.int
+    total_remaining_amount: _builtins.int
+    """What can be spent, in minor units."""
+    currency: _builtins.str
+    """ISO 4217 code."""
+    credit_count: _builtins.int
+    """Of how many credits."""
+    def __init__(
+        self,
+        *,
+        total_remaining_amount: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        credit_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_count", b"credit_count", "currency", b"currency", "total_remaining_amount", b"total_remaining_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AvailableCreditsSummary: _TypeAlias = AvailableCreditsSummary  # noqa: Y015
+
 @_typing.final
 class Subscription(_message.Message):
     """What a customer bought."""
@@ -93,6 +200,9 @@ class Subscription(_message.Message):
     CANCELLED_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    CREDIT_APPLICATION_FIELD_NUMBER: _builtins.int
+    CURRENT_PERIOD_USAGE_SUMMARY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_CREDITS_SUMMARY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "sub"."""
     customer_id: _builtins.str
@@ -107,6 +217,8 @@ class Subscription(_message.Message):
     """The state."""
     current_period_id: _builtins.str
     """The oldest billing period that is not billed yet."""
+    credit_application: Global___CreditApplicationMode.ValueType
+    """When its usage consumes credits."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the first billing period starts."""
@@ -139,6 +251,14 @@ class Subscription(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def current_period_usage_summary(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSummary]:
+        """The current billing period, meter by meter. Only in the answer of GetSubscription."""
+
+    @_builtins.property
+    def available_credits_summary(self) -> Global___AvailableCreditsSummary:
+        """What can be spent. Only in the answer of GetSubscription."""
+
     def __init__(
         self,
         *,
@@ -157,10 +277,13 @@ class Subscription(_message.Message):
         cancelled_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        credit_application: Global___CreditApplicationMode.ValueType = ...,
+        current_period_usage_summary: _abc.Iterable[Global___UsageSummary] | None = ...,
+        available_credits_summary: Global___AvailableCreditsSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_at", b"cancel_at", "cancelled_at", b"cancelled_at", "created_at", b"created_at", "current_period_end", b"current_period_end", "current_period_start", b"current_period_start", "paused_at", b"paused_at", "started_at", b"started_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available_credits_summary", b"available_credits_summary", "cancel_at", b"cancel_at", "cancelled_at", b"cancelled_at", "created_at", b"created_at", "current_period_end", b"current_period_end", "current_period_start", b"current_period_start", "paused_at", b"paused_at", "started_at", b"started_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_at", b"cancel_at", "cancelled_at", b"cancelled_at", "created_at", b"created_at", "currency", b"currency", "current_period_end", b"current_period_end", "current_period_id", b"current_period_id", "current_period_start", b"current_period_start", "customer_id", b"customer_id", "id", b"id", "paused_at", b"paused_at", "plan_id", b"plan_id", "plan_version_id", b"plan_version_id", "started_at", b"started_at", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_credits_summary", b"available_credits_summary", "cancel_at", b"cancel_at", "cancelled_at", b"cancelled_at", "created_at", b"created_at", "credit_application", b"credit_application", "currency", b"currency", "current_period_end", b"current_period_end", "current_period_id", b"current_period_id", "current_period_start", b"current_period_start", "current_period_usage_summary", b"current_period_usage_summary", "customer_id", b"customer_id", "id", b"id", "paused_at", b"paused_at", "plan_id", b"plan_id", "plan_version_id", b"plan_version_id", "started_at", b"started_at", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,6 +300,7 @@ class CreateSubscriptionRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREDIT_APPLICATION_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     customer_id: _builtins.str
@@ -185,6 +309,8 @@ class CreateSubscriptionRequest(_message.Message):
     """The plan."""
     request_id: _builtins.str
     """Makes a repeat return the first answer. Optional here."""
+    credit_application: Global___CreditApplicationMode.ValueType
+    """When usage consumes credits: AT_BILLING if not set. Never changes."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """Start of the first period: now if absent; at most ten years ago, never in the future."""
@@ -197,10 +323,11 @@ class CreateSubscriptionRequest(_message.Message):
         plan_id: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        credit_application: Global___CreditApplicationMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan_id", b"plan_id", "request_id", b"request_id", "started_at", b"started_at", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_application", b"credit_application", "customer_id", b"customer_id", "plan_id", b"plan_id", "request_id", b"request_id", "started_at", b"started_at", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SubscriptionUsageMeterStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SubscriptionUsageMeterStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SubscriptionUsageMeterStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUBSCRIPTION_USAGE_METER_STATUS_UNSPECIFIED: _SubscriptionUsageMeterStatus.ValueType  # 0
+    """Not set."""
+    SUBSCRIPTION_USAGE_METER_STATUS_OPEN: _SubscriptionUsageMeterStatus.ValueType  # 1
+    """Usage may still be added."""
+    SUBSCRIPTION_USAGE_METER_STATUS_BILLED: _SubscriptionUsageMeterStatus.ValueType  # 2
+    """Billed, without an invoice yet."""
+    SUBSCRIPTION_USAGE_METER_STATUS_CLOSED: _SubscriptionUsageMeterStatus.ValueType  # 3
+    """Invoiced, or nothing was to be invoiced."""
+
+class SubscriptionUsageMeterStatus(_SubscriptionUsageMeterStatus, metaclass=_SubscriptionUsageMeterStatusEnumTypeWrapper):
+    """How far the usage of a billing period got."""
+
+SUBSCRIPTION_USAGE_METER_STATUS_UNSPECIFIED: SubscriptionUsageMeterStatus.ValueType  # 0
+"""Not set."""
+SUBSCRIPTION_USAGE_METER_STATUS_OPEN: SubscriptionUsageMeterStatus.ValueType  # 1
+"""Usage may still be added."""
+SUBSCRIPTION_USAGE_METER_STATUS_BILLED: SubscriptionUsageMeterStatus.ValueType  # 2
+"""Billed, without an invoice yet."""
+SUBSCRIPTION_USAGE_METER_STATUS_CLOSED: SubscriptionUsageMeterStatus.ValueType  # 3
+"""Invoiced, or nothing was to be invoiced."""
+Global___SubscriptionUsageMeterStatus: _TypeAlias = SubscriptionUsageMeterStatus  # noqa: Y015
+
 class _UsageEventOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -80,6 +108,98 @@ where that lies ahead of the server's clock.
 USAGE_EVENT_DISPOSITION_RATED_LATE: UsageEventDisposition.ValueType  # 2
 """The period of its event_timestamp was billed already: in the oldest open period."""
 Global___UsageEventDisposition: _TypeAlias = UsageEventDisposition  # noqa: Y015
+
+@_typing.final
+class SubscriptionUsageMeter(_message.Message):
+    """The usage of one meter of a subscription in one billing period. There is one
+    from the first event on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    USAGE_METER_ID_FIELD_NUMBER: _builtins.int
+    USAGE_METER_NAME_FIELD_NUMBER: _builtins.int
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    BILLING_PERIOD_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TOTAL_QUANTITY_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_RAW_USAGE_AMOUNT_FIELD_NUMBER: _builtins.int
+    CREDITS_APPLIED_AMOUNT_FIELD_NUMBER: _builtins.int
+    NET_BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """TypeID with the prefix "submeter"."""
+    subscription_id: _builtins.str
+    """The subscription."""
+    usage_meter_id: _builtins.str
+    """The meter."""
+    usage_meter_name: _builtins.str
+    """Its name."""
+    component_id: _builtins.str
+    """The component that prices it."""
+    billing_period_id: _builtins.str
+    """The billing period."""
+    status: Global___SubscriptionUsageMeterStatus.ValueType
+    """How far it got."""
+    event_count: _builtins.int
+    """In how many events."""
+    total_raw_usage_amount: _builtins.int
+    """What it costs, in minor units."""
+    credits_applied_amount: _builtins.int
+    """What credits paid of it, in minor units; payments of the period are not in it."""
+    net_billed_amount: _builtins.int
+    """The difference, in minor units."""
+    currency: _builtins.str
+    """ISO 4217 code."""
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp:
+        """Its start (included)."""
+
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp:
+        """Its end (excluded)."""
+
+    @_builtins.property
+    def total_quantity(self) -> _decimal_pb2.Decimal:
+        """How much was consumed."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When usage was last added."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        usage_meter_id: _builtins.str = ...,
+        usage_meter_name: _builtins.str = ...,
+        component_id: _builtins.str = ...,
+        billing_period_id: _builtins.str = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        status: Global___SubscriptionUsageMeterStatus.ValueType = ...,
+        total_quantity: _decimal_pb2.Decimal | None = ...,
+        event_count: _builtins.int = ...,
+        total_raw_usage_amount: _builtins.int = ...,
+        credits_applied_amount: _builtins.int = ...,
+        net_billed_amount: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "total_quantity", b"total_quantity", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "component_id", b"component_id", "credits_applied_amount", b"credits_applied_amount", "currency", b"currency", "event_count", b"event_count", "id", b"id", "net_billed_amount", b"net_billed_amount", "period_end", b"period_end", "period_start", b"period_start", "status", b"status", "subscription_id", b"subscription_id", "total_quantity", b"total_quantity", "total_raw_usage_amount", b"total_raw_usage_amount", "updated_at", b"updated_at", "usage_meter_id", b"usage_meter_id", "usage_meter_name", b"usage_meter_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriptionUsageMeter: _TypeAlias = SubscriptionUsageMeter  # noqa: Y015
 
 @_typing.final
 class UsageEventInput(_message.Message):
@@ -476,3 +596,139 @@ class ListUsageEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsageEventsResponse: _TypeAlias = ListUsageEventsResponse  # noqa: Y015
+
+@_typing.final
+class GetSubscriptionUsageMeterRequest(_message.Message):
+    """Request of GetSubscriptionUsageMeter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_USAGE_METER_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    subscription_usage_meter_id: _builtins.str
+    """The aggregate."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        subscription_usage_meter_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription_usage_meter_id", b"subscription_usage_meter_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSubscriptionUsageMeterRequest: _TypeAlias = GetSubscriptionUsageMeterRequest  # noqa: Y015
+
+@_typing.final
+class GetSubscriptionUsageMeterResponse(_message.Message):
+    """Response of GetSubscriptionUsageMeter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_USAGE_METER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription_usage_meter(self) -> Global___SubscriptionUsageMeter:
+        """The aggregate."""
+
+    def __init__(
+        self,
+        *,
+        subscription_usage_meter: Global___SubscriptionUsageMeter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscription_usage_meter", b"subscription_usage_meter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription_usage_meter", b"subscription_usage_meter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSubscriptionUsageMeterResponse: _TypeAlias = GetSubscriptionUsageMeterResponse  # noqa: Y015
+
+@_typing.final
+class ListSubscriptionUsageMetersRequest(_message.Message):
+    """Request of ListSubscriptionUsageMeters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    USAGE_METER_ID_FIELD_NUMBER: _builtins.int
+    BILLING_PERIOD_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DATE_FROM_FIELD_NUMBER: _builtins.int
+    DATE_TO_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant."""
+    subscription_id: _builtins.str
+    """The subscription."""
+    usage_meter_id: _builtins.str
+    """Only of this meter, if set."""
+    billing_period_id: _builtins.str
+    """Only of this billing period, if set."""
+    status: Global___SubscriptionUsageMeterStatus.ValueType
+    """Only in this state, if set."""
+    page_size: _builtins.int
+    """How many to return: default 50, at most 1,000."""
+    page_token: _builtins.str
+    """From the last answer's next_page_token."""
+    @_builtins.property
+    def date_from(self) -> _timestamp_pb2.Timestamp:
+        """Only of billing periods that end after this moment, if set."""
+
+    @_builtins.property
+    def date_to(self) -> _timestamp_pb2.Timestamp:
+        """Only of billing periods that start before this moment, if set."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        usage_meter_id: _builtins.str = ...,
+        billing_period_id: _builtins.str = ...,
+        status: Global___SubscriptionUsageMeterStatus.ValueType = ...,
+        date_from: _timestamp_pb2.Timestamp | None = ...,
+        date_to: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["date_from", b"date_from", "date_to", b"date_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "date_from", b"date_from", "date_to", b"date_to", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriptionUsageMetersRequest: _TypeAlias = ListSubscriptionUsageMetersRequest  # noqa: Y015
+
+@_typing.final
+class ListSubscriptionUsageMetersResponse(_message.Message):
+    """Response of ListSubscriptionUsageMeters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_USAGE_METERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def subscription_usage_meters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubscriptionUsageMeter]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        subscription_usage_meters: _abc.Iterable[Global___SubscriptionUsageMeter] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "subscription_usage_meters", b"subscription_usage_meters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscriptionUsageMetersResponse: _TypeAlias = ListSubscriptionUsageMetersResponse  # noqa: Y015

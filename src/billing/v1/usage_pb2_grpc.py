@@ -50,6 +50,16 @@ class UsageServiceStub:
                 request_serializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.FromString,
                 _registered_method=True)
+        self.GetSubscriptionUsageMeter = channel.unary_unary(
+                '/billing.v1.UsageService/GetSubscriptionUsageMeter',
+                request_serializer=billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterResponse.FromString,
+                _registered_method=True)
+        self.ListSubscriptionUsageMeters = channel.unary_unary(
+                '/billing.v1.UsageService/ListSubscriptionUsageMeters',
+                request_serializer=billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -79,6 +89,21 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSubscriptionUsageMeter(self, request, context):
+        """Returns the aggregated usage of one meter in one billing period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscriptionUsageMeters(self, request, context):
+        """Lists the aggregated usage of a subscription by meter and billing period, in
+        the order in which the usage began.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +121,16 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.ListUsageEvents,
                     request_deserializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.FromString,
                     response_serializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.SerializeToString,
+            ),
+            'GetSubscriptionUsageMeter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSubscriptionUsageMeter,
+                    request_deserializer=billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterResponse.SerializeToString,
+            ),
+            'ListSubscriptionUsageMeters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscriptionUsageMeters,
+                    request_deserializer=billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +215,60 @@ class UsageService:
             '/billing.v1.UsageService/ListUsageEvents',
             billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.SerializeToString,
             billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSubscriptionUsageMeter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.UsageService/GetSubscriptionUsageMeter',
+            billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterRequest.SerializeToString,
+            billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscriptionUsageMeters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.UsageService/ListSubscriptionUsageMeters',
+            billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersRequest.SerializeToString,
+            billing_dot_v1_dot_usage__pb2.ListSubscriptionUsageMetersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,6 +25,12 @@ class UsageServiceStub:
     """Returns one usage event with what became of it."""
     ListUsageEvents: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListUsageEventsRequest, _usage_pb2.ListUsageEventsResponse]
     """Lists the usage events of a subscription in the order of their arrival."""
+    GetSubscriptionUsageMeter: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetSubscriptionUsageMeterRequest, _usage_pb2.GetSubscriptionUsageMeterResponse]
+    """Returns the aggregated usage of one meter in one billing period."""
+    ListSubscriptionUsageMeters: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListSubscriptionUsageMetersRequest, _usage_pb2.ListSubscriptionUsageMetersResponse]
+    """Lists the aggregated usage of a subscription by meter and billing period, in
+    the order in which the usage began.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """UsageService takes usage events."""
@@ -55,5 +61,23 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_usage_pb2.ListUsageEventsRequest, _abc.Awaitable[_usage_pb2.ListUsageEventsResponse]],
     ) -> _abc.Awaitable[_usage_pb2.ListUsageEventsResponse]:
         """Lists the usage events of a subscription in the order of their arrival."""
+
+    @_abc_1.abstractmethod
+    def GetSubscriptionUsageMeter(
+        self,
+        request: _usage_pb2.GetSubscriptionUsageMeterRequest,
+        context: _aio.ServicerContext[_usage_pb2.GetSubscriptionUsageMeterRequest, _abc.Awaitable[_usage_pb2.GetSubscriptionUsageMeterResponse]],
+    ) -> _abc.Awaitable[_usage_pb2.GetSubscriptionUsageMeterResponse]:
+        """Returns the aggregated usage of one meter in one billing period."""
+
+    @_abc_1.abstractmethod
+    def ListSubscriptionUsageMeters(
+        self,
+        request: _usage_pb2.ListSubscriptionUsageMetersRequest,
+        context: _aio.ServicerContext[_usage_pb2.ListSubscriptionUsageMetersRequest, _abc.Awaitable[_usage_pb2.ListSubscriptionUsageMetersResponse]],
+    ) -> _abc.Awaitable[_usage_pb2.ListSubscriptionUsageMetersResponse]:
+        """Lists the aggregated usage of a subscription by meter and billing period, in
+        the order in which the usage began.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _aio.Server) -> None: ...

@@ -31,6 +31,7 @@ from tests.factories.domain import (
     a_subscription,
     a_version,
     decimals,
+    no_credits,
     open_periods_of,
 )
 
@@ -39,7 +40,7 @@ BILLED_AT = datetime(2026, 2, 1, 3, 0, tzinfo=UTC)
 
 
 def bill(version: PlanVersion, tallies: Mapping[UUID, UsageTally] | None = None) -> PeriodBill:
-    """Bill the first period of a new subscription to the version."""
+    """Bill the first period of a new subscription to the version, without credits."""
     open_periods = open_periods_of(version)
     return bill_period(
         SCOPE,
@@ -47,6 +48,7 @@ def bill(version: PlanVersion, tallies: Mapping[UUID, UsageTally] | None = None)
         open_periods.oldest,
         version,
         tallies or {},
+        no_credits(),
         billed_at=BILLED_AT,
     )
 
@@ -68,7 +70,7 @@ def test_a_period_cut_before_it_began_has_its_usage_and_no_price() -> None:
     subscription = a_subscription(open_periods)
     usage = {component.id: used(component, "10")}
     with_usage, empty = (
-        bill_period(SCOPE, subscription, stub, version, tallies, billed_at=BILLED_AT)
+        bill_period(SCOPE, subscription, stub, version, tallies, no_credits(), billed_at=BILLED_AT)
         for tallies in (usage, {})
     )
     assert [charge.amount_minor for charge in with_usage.charges] == [20]
@@ -124,8 +126,10 @@ def test_a_period_is_billed_with_base_price_and_usage() -> None:
     assert usage.quantity == 10_000
     assert usage.unit_price == Decimal("0.015")
     assert usage.amount_minor == 150
-    assert billed.total_minor == 2150
+    assert billed.total_minor == billed.receivable_minor == 2150
     assert billed.recurring_charges == (recurring,)
+    assert (recurring.ledger_entry_id is None, usage.ledger_entry_id) == (False, None)
+    assert (billed.applications, billed.expiries, billed.surplus_minor) == ((), (), 0)
 
 
 def test_a_calculation_is_a_positive_snapshot_of_each_component() -> None:
@@ -169,7 +173,7 @@ def test_every_attempt_at_a_period_asks_for_the_same_invoice() -> None:
     keys = set()
     for _ in range(2):
         billed = bill_period(
-            SCOPE, subscription, open_periods.oldest, version, {}, billed_at=BILLED_AT
+            SCOPE, subscription, open_periods.oldest, version, {}, no_credits(), billed_at=BILLED_AT
         )
         assert billed.invoice_request is not None
         keys.add(billed.invoice_request.idempotency_key)
@@ -191,6 +195,7 @@ def test_nothing_to_say_is_no_invoice() -> None:
     billed = bill(a_version(base_price_minor=0))
     assert (billed.charges, billed.calculations, billed.total_minor) == ((), (), 0)
     assert billed.invoice_request is None
+    assert not billed.posts_entries
 
 
 def test_usage_that_is_not_what_the_ledger_holds_is_never_billed() -> None:

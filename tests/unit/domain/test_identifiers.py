@@ -1,13 +1,21 @@
 """TypeIDs, held against the vectors of the specification (jetify-com/typeid, spec/*.yml)."""
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.domain import identifiers
-from billing.domain.identifiers import MalformedId, from_typeid, new_id, to_typeid
+from billing.domain.identifiers import (
+    MalformedId,
+    earliest_id,
+    from_typeid,
+    made_at,
+    new_id,
+    to_typeid,
+)
 
 VALID = [
     ("00000000-0000-0000-0000-000000000000", "00000000000000000000000000"),
@@ -20,7 +28,9 @@ VALID = [
     ("01890a5d-ac96-774b-bcce-b302099a8057", "01h455vb4pex5vsknk084sn02q"),
 ]
 PREFIXES = sorted(
-    value for name, value in vars(identifiers).items() if name.isupper() and name[0] != "_"
+    value
+    for name, value in vars(identifiers).items()
+    if name.isupper() and name[0] != "_" and isinstance(value, str)
 )
 
 
@@ -88,7 +98,7 @@ def test_a_text_is_refused_or_is_the_one_text_of_its_uuid(text: str) -> None:
 
 
 def test_prefixes_differ_and_keep_to_the_specification() -> None:
-    assert len(PREFIXES) == len(set(PREFIXES)) >= 15
+    assert len(PREFIXES) == len(set(PREFIXES)) >= 22
     assert all(prefix.isascii() and prefix.isalpha() and prefix.islower() for prefix in PREFIXES)
 
 
@@ -97,3 +107,17 @@ def test_new_ids_are_uuid_v7_and_sort_by_the_order_they_were_made() -> None:
     assert {value.version for value in made} == {7}
     assert {value.variant for value in made} == {uuid.RFC_4122}
     assert made == sorted(set(made))
+
+
+def test_a_new_id_tells_when_it_was_made() -> None:
+    before = datetime.now(UTC)
+    made = made_at(new_id())
+    assert before - timedelta(milliseconds=1) <= made <= datetime.now(UTC)
+
+
+def test_ids_sort_by_the_moments_that_they_were_made_at() -> None:
+    made = new_id()
+    moment = made_at(made)
+    assert made_at(earliest_id(moment)) == moment
+    assert earliest_id(moment) < made < earliest_id(moment + timedelta(milliseconds=1))
+    assert earliest_id(datetime(1960, 1, 1, tzinfo=UTC)) == uuid.UUID(int=0)

@@ -21,6 +21,12 @@ entry_status = EnumConverter(pb.LedgerEntryStatus, "LEDGER_ENTRY_STATUS", Ledger
 _SOURCE_PREFIXES = {
     LedgerSourceType.USAGE_INGESTION: identifiers.INGESTION,
     LedgerSourceType.BILLING_RUN: identifiers.BILLING_RUN,
+    LedgerSourceType.CREDIT_GRANT: identifiers.USAGE_CREDIT,
+    LedgerSourceType.CREDIT_VOID: identifiers.USAGE_CREDIT,
+    LedgerSourceType.CREDIT_BALANCE_ADJUSTMENT: identifiers.CREDIT_BALANCE_ADJUSTMENT,
+    LedgerSourceType.CREDIT_EXPIRATION: identifiers.CREDIT_EXPIRATION,
+    LedgerSourceType.PAYMENT: identifiers.PAYMENT,
+    LedgerSourceType.REFUND: identifiers.REFUND,
 }
 
 
@@ -46,6 +52,17 @@ def encode_ledger_entry(entry: LedgerEntry) -> pb.LedgerEntry:
             identifiers.USAGE_EVENT, entry.source_usage_event_id
         ),
         source_charge_id=encode_optional_id(identifiers.CHARGE, entry.source_charge_id),
+        source_usage_credit_id=encode_optional_id(
+            identifiers.USAGE_CREDIT, entry.source_usage_credit_id
+        ),
+        source_credit_application_id=encode_optional_id(
+            identifiers.CREDIT_APPLICATION, entry.source_credit_application_id
+        ),
+        source_credit_balance_adjustment_id=encode_optional_id(
+            identifiers.CREDIT_BALANCE_ADJUSTMENT, entry.source_credit_balance_adjustment_id
+        ),
+        source_payment_id=encode_optional_id(identifiers.PAYMENT, entry.source_payment_id),
+        source_refund_id=encode_optional_id(identifiers.REFUND, entry.source_refund_id),
         billing_period_id=encode_optional_id(identifiers.BILLING_PERIOD, entry.billing_period_id),
         usage_meter_id=encode_optional_id(identifiers.USAGE_METER, entry.usage_meter_id),
         calculation_run_id=encode_optional_id(
@@ -89,6 +106,8 @@ def encode_balance(balance: Balance) -> pb.Balance:
         billed_not_invoiced_amount=balance.billed_not_invoiced_minor,
         invoiced_amount=balance.invoiced_minor,
         net_amount=balance.net_minor,
+        credit_balance_amount=balance.credit_balance_minor,
+        available_credit_amount=balance.available_credit_minor,
         as_of=encode_time(balance.as_of),
     )
 

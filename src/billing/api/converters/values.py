@@ -19,6 +19,8 @@ from billing.domain.money import plain
 from billing.services.idempotency import IdempotentRequest
 
 _PLAIN_DECIMAL: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
+_INFINITIES: Final = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+"""The database's driver stores these two as infinity, and gives them back without a zone."""
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -49,6 +51,10 @@ class EnumConverter(Generic[E]):
     def decode_filter(self, number: int) -> E | None:
         """Return the member, or None for UNSPECIFIED: no filter."""
         return self._from_proto.get(number)
+
+    def decode_or(self, number: int, default: E) -> E:
+        """Return the member, or the default for UNSPECIFIED."""
+        return self._from_proto.get(number, default)
 
 
 def decode_id(prefix: str, text: str, field: str) -> UUID:
@@ -93,6 +99,19 @@ def decode_time(message: Timestamp, field: str) -> datetime:
         raise FieldInvalid(
             field, f"{message.seconds} s {message.nanos} ns is no moment of the years 1 to 9999"
         ) from None
+
+
+def decode_optional_time(message: Message, field: str) -> datetime | None:
+    """Return the moment in a field of a message, None if it is unset; raises FieldInvalid."""
+    return decode_time(getattr(message, field), field) if message.HasField(field) else None
+
+
+def decode_stored_time(message: Message, field: str) -> datetime | None:
+    """Return a moment that is kept, None if it is unset; raises FieldInvalid also for infinity."""
+    moment = decode_optional_time(message, field)
+    if moment in _INFINITIES:
+        raise FieldInvalid(field, f"{moment.isoformat()} is no moment that can be kept")
+    return moment
 
 
 def encode_time(moment: datetime | None) -> Timestamp | None:

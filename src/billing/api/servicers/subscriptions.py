@@ -5,13 +5,14 @@ from uuid import UUID
 from billing.api.converters import subscriptions as convert
 from billing.api.converters.values import (
     decode_id,
-    decode_time,
+    decode_optional_time,
     encode_optional_id,
     idempotent_request,
 )
 from billing.api.page_tokens import next_page_token, page_request
 from billing.api.request_context import Context, current_scope
 from billing.domain import identifiers
+from billing.domain.subscriptions import CreditApplicationMode
 from billing.services.subscriptions import SubscriptionService
 from billing.v1 import subscription_pb2 as pb
 from billing.v1 import subscription_pb2_grpc
@@ -27,14 +28,14 @@ class SubscriptionServicer(subscription_pb2_grpc.SubscriptionServiceServicer):
         self, request: pb.CreateSubscriptionRequest, context: Context
     ) -> pb.CreateSubscriptionResponse:
         """Create a subscription."""
-        started_at = None
-        if request.HasField("started_at"):
-            started_at = decode_time(request.started_at, "started_at")
         subscription = await self._subscriptions.create_subscription(
             current_scope(request),
             customer_id=request.customer_id,
             plan_id=decode_id(identifiers.PLAN, request.plan_id, "plan_id"),
-            started_at=started_at,
+            started_at=decode_optional_time(request, "started_at"),
+            credit_application=convert.credit_application.decode_or(
+                request.credit_application, CreditApplicationMode.AT_BILLING
+            ),
             request=idempotent_request(request, "CreateSubscription"),
         )
         return pb.CreateSubscriptionResponse(subscription=convert.encode_subscription(subscription))
@@ -43,10 +44,10 @@ class SubscriptionServicer(subscription_pb2_grpc.SubscriptionServiceServicer):
         self, request: pb.GetSubscriptionRequest, context: Context
     ) -> pb.GetSubscriptionResponse:
         """Return one subscription."""
-        subscription = await self._subscriptions.get_subscription(
+        overview = await self._subscriptions.get_overview(
             current_scope(request), _decode_id(request.subscription_id)
         )
-        return pb.GetSubscriptionResponse(subscription=convert.encode_subscription(subscription))
+        return pb.GetSubscriptionResponse(subscription=convert.encode_overview(overview))
 
     async def ListSubscriptions(
         self, request: pb.ListSubscriptionsRequest, context: Context

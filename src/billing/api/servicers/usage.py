@@ -3,7 +3,8 @@
 from collections import Counter
 
 from billing.api.converters import usage as convert
-from billing.api.converters.values import decode_id, decode_optional_id
+from billing.api.converters import usage_meters as convert_meters
+from billing.api.converters.values import decode_id, decode_optional_id, decode_optional_time
 from billing.api.page_tokens import next_page_token, page_request
 from billing.api.request_context import Context, current_scope
 from billing.domain import identifiers
@@ -64,5 +65,48 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         )
         return pb.ListUsageEventsResponse(
             usage_events=[convert.encode_usage_event(event) for event in page.items],
+            next_page_token=next_page_token(page, request),
+        )
+
+    async def GetSubscriptionUsageMeter(
+        self, request: pb.GetSubscriptionUsageMeterRequest, context: Context
+    ) -> pb.GetSubscriptionUsageMeterResponse:
+        """Return the usage of one meter in one billing period."""
+        meter = await self._usage.get_subscription_usage_meter(
+            current_scope(request),
+            decode_id(
+                identifiers.SUBSCRIPTION_USAGE_METER,
+                request.subscription_usage_meter_id,
+                "subscription_usage_meter_id",
+            ),
+        )
+        return pb.GetSubscriptionUsageMeterResponse(
+            subscription_usage_meter=convert_meters.encode_subscription_usage_meter(meter)
+        )
+
+    async def ListSubscriptionUsageMeters(
+        self, request: pb.ListSubscriptionUsageMetersRequest, context: Context
+    ) -> pb.ListSubscriptionUsageMetersResponse:
+        """List the usage of a subscription by meter and billing period."""
+        page = await self._usage.list_subscription_usage_meters(
+            current_scope(request),
+            page_request(request),
+            subscription_id=decode_id(
+                identifiers.SUBSCRIPTION, request.subscription_id, "subscription_id"
+            ),
+            usage_meter_id=decode_optional_id(
+                identifiers.USAGE_METER, request.usage_meter_id, "usage_meter_id"
+            ),
+            billing_period_id=decode_optional_id(
+                identifiers.BILLING_PERIOD, request.billing_period_id, "billing_period_id"
+            ),
+            status=convert_meters.status.decode_filter(request.status),
+            date_from=decode_optional_time(request, "date_from"),
+            date_to=decode_optional_time(request, "date_to"),
+        )
+        return pb.ListSubscriptionUsageMetersResponse(
+            subscription_usage_meters=[
+                convert_meters.encode_subscription_usage_meter(meter) for meter in page.items
+            ],
             next_page_token=next_page_token(page, request),
         )

@@ -1,13 +1,56 @@
--- What a subscription owed at a moment, by recorded time, from the entries posted by then.
-SELECT coalesce(-sum(e.amount) FILTER (
-           WHERE p.billed_at IS NULL OR p.billed_at > $4
-       ), 0)::bigint AS unbilled,
-       coalesce(-sum(e.amount) FILTER (
-           WHERE p.billed_at <= $4 AND (p.invoiced_at IS NULL OR p.invoiced_at > $4)
-       ), 0)::bigint AS billed_not_invoiced,
-       coalesce(-sum(e.amount) FILTER (WHERE p.invoiced_at <= $4), 0)::bigint AS invoiced
-FROM ledger_entries e
-JOIN billing_periods p
-  ON p.tenant_id = $1 AND p.livemode = $2 AND p.id = e.billing_period_id
-WHERE e.tenant_id = $1 AND e.livemode = $2 AND e.subscription_id = $3
-  AND e.status = 'posted' AND e.posted_at <= $4
+-- What a subscription owed and had at a moment, by recorded time, from the entries posted by then.
+-- What was pending then is on the books, but its debits of credits could not be spent.
+WITH entries AS (
+    SELECT e.billing_period_id, e.source_usage_credit_id, e.debit_account_id, e.credit_account_id,
+           abs(e.amount) AS amount, (e.posted_at <= $4) IS TRUE AS is_posted
+    FROM ledger_entries e
+    WHERE e.tenant_id = $1 AND e.livemode = $2 AND e.subscription_id = $3
+      AND e.entry_timestamp <= $4
+      AND (e.posted_at <= $4 OR e.discarded_at IS NULL OR e.discarded_at > $4)
+), owed AS (
+    SELECT e.billing_period_id,
+           sum(CASE WHEN e.debit_account_id = s.receivable_account_id THEN e.amount
+                    WHEN e.credit_account_id = s.receivable_account_id THEN -e.amount
+               END) AS amount
+    FROM entries e
+    JOIN subscriptions s ON s.tenant_id = $1 AND s.livemode = $2 AND s.id = $3
+    WHERE e.is_posted
+    GROUP BY e.billing_period_id
+), by_state AS (
+    SELECT coalesce(sum(o.amount) FILTER (
+               WHERE p.billed_at IS NULL OR p.billed_at > $4
+           ), 0) AS unbilled,
+           coalesce(sum(o.amount) FILTER (
+               WHERE p.billed_at <= $4 AND (p.invoiced_at IS NULL OR p.invoiced_at > $4)
+           ), 0) AS billed_not_invoiced,
+           coalesce(sum(o.amount) FILTER (WHERE p.invoiced_at <= $4), 0) AS invoiced
+    FROM owed o
+    JOIN billing_periods p
+      ON p.tenant_id = $1 AND p.livemode = $2 AND p.id = o.billing_period_id
+), by_credit AS (
+    SELECT k.id,
+           coalesce(sum(e.amount) FILTER (WHERE e.is_posted AND e.credit_account_id = k.id), 0)
+               - coalesce(sum(e.amount) FILTER (WHERE e.is_posted AND e.debit_account_id = k.id), 0)
+               AS posted,
+           coalesce(sum(e.amount) FILTER (
+               WHERE NOT e.is_posted AND e.debit_account_id = k.id
+           ), 0) AS pending,
+           bool_and(k.expires_at IS NULL OR k.expires_at > $4)
+               AND bool_and(b.voided_at IS NULL OR b.voided_at > $4)
+               AND bool_and(p.id IS NULL OR p.billed_at IS NULL OR p.billed_at > $4) AS is_live
+    FROM usage_credits k
+    JOIN usage_credit_balances b
+      ON b.tenant_id = $1 AND b.livemode = $2 AND b.usage_credit_id = k.id
+    LEFT JOIN billing_periods p
+      ON p.tenant_id = $1 AND p.livemode = $2 AND p.id = k.billing_period_id
+    JOIN entries e ON e.source_usage_credit_id = k.id
+    WHERE k.tenant_id = $1 AND k.livemode = $2 AND k.subscription_id = $3
+    GROUP BY k.id
+)
+SELECT by_state.unbilled::bigint, by_state.billed_not_invoiced::bigint, by_state.invoiced::bigint,
+       coalesce(sum(by_credit.posted), 0)::bigint AS credit_balance,
+       coalesce(sum(by_credit.posted - by_credit.pending) FILTER (WHERE by_credit.is_live), 0)
+           ::bigint AS available_credit
+FROM by_state
+LEFT JOIN by_credit ON true
+GROUP BY by_state.unbilled, by_state.billed_not_invoiced, by_state.invoiced

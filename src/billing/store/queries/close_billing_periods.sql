@@ -5,7 +5,8 @@ SET status = CASE WHEN u.nothing_to_invoice THEN 'invoiced' ELSE 'billed' END,
     billed_at = $3,
     invoiced_at = CASE WHEN u.nothing_to_invoice THEN $3::timestamptz END,
     total_amount = u.total_amount,
-    closing_receivable_amount = u.total_amount + coalesce(
+    receivable_amount = u.receivable_amount,
+    closing_receivable_amount = u.receivable_amount + coalesce(
         (
             SELECT earlier.closing_receivable_amount
             FROM billing_periods earlier
@@ -17,6 +18,10 @@ SET status = CASE WHEN u.nothing_to_invoice THEN 'invoiced' ELSE 'billed' END,
         ),
         0
     )
-FROM unnest($4::uuid[], $5::uuid[], $6::timestamptz[], $7::bigint[], $8::boolean[])
-    AS u (id, subscription_id, period_start, total_amount, nothing_to_invoice)
+FROM unnest(
+    $4::uuid[], $5::uuid[], $6::timestamptz[], $7::bigint[], $8::bigint[],
+    $9::boolean[]
+) AS u (
+    id, subscription_id, period_start, total_amount, receivable_amount, nothing_to_invoice
+)
 WHERE p.tenant_id = $1 AND p.livemode = $2 AND p.id = u.id

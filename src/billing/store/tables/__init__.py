@@ -14,12 +14,19 @@ from billing.store.tables.billing import (
 )
 from billing.store.tables.catalog import components, plan_versions, plans, usage_meters
 from billing.store.tables.columns import SCOPE, metadata
+from billing.store.tables.credits import (
+    usage_credit_applications,
+    usage_credit_balance_adjustments,
+    usage_credit_balances,
+    usage_credits,
+)
 from billing.store.tables.ledger import (
     LEDGER_ENTRY_SOURCES,
     ledger_accounts,
     ledger_entries,
     ledger_transactions,
 )
+from billing.store.tables.payments import payments, refunds
 from billing.store.tables.subscriptions import billing_periods, subscriptions
 from billing.store.tables.tenants import idempotent_requests, tenants
 from billing.store.tables.usage import subscription_usage_meters, usage_events
@@ -39,11 +46,17 @@ __all__ = [
     "ledger_entries",
     "ledger_transactions",
     "metadata",
+    "payments",
     "plan_versions",
     "plans",
+    "refunds",
     "subscription_usage_meters",
     "subscriptions",
     "tenants",
+    "usage_credit_applications",
+    "usage_credit_balance_adjustments",
+    "usage_credit_balances",
+    "usage_credits",
     "usage_events",
     "usage_meters",
 ]

@@ -33,12 +33,21 @@ ledger_accounts = sa.Table(
     id_column("subscription_id", nullable=True),
     time_column("created_at"),
     primary_key("id"),
-    sa.UniqueConstraint(
-        *SCOPE, "kind", "currency", "subscription_id", postgresql_nulls_not_distinct=True
-    ),
     one_of("kind", LedgerAccountKind),
     sa.CheckConstraint(
-        "(kind = 'receivable') = (subscription_id IS NOT NULL)", name="subscription_id"
+        "(kind IN ('receivable', 'credit', 'refund_clearing')) = (subscription_id IS NOT NULL)",
+        name="subscription_id",
+    ),
+    # Credits have an account each, with the credit's id.
+    sa.Index(
+        "uq_ledger_accounts_kind",
+        *SCOPE,
+        "kind",
+        "currency",
+        "subscription_id",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+        postgresql_where=sa.text("kind <> 'credit'"),
     ),
 )
 
@@ -74,9 +83,11 @@ LEDGER_ENTRY_SOURCES = (
 )
 
 
-def _entry_rule(entry_type: LedgerEntryType, sign: str, *required: str) -> str:
+def _entry_rule(
+    entry_type: LedgerEntryType, sign: str, *required: str, optional: tuple[str, ...] = ()
+) -> str:
     """Sign and sources of one entry type: the required are there, all others are not."""
-    others = [source for source in LEDGER_ENTRY_SOURCES if source not in required]
+    others = [source for source in LEDGER_ENTRY_SOURCES if source not in required + optional]
     needed = " AND ".join(f"{column} IS NOT NULL" for column in required)
     return (
         f"WHEN entry_type = '{entry_type}' THEN amount {sign} 0 AND {needed}"
@@ -84,20 +95,66 @@ def _entry_rule(entry_type: LedgerEntryType, sign: str, *required: str) -> str:
     )
 
 
+_CREDIT = "source_usage_credit_id"
+_APPLICATION = "source_credit_application_id"
+_ADJUSTMENT = "source_credit_balance_adjustment_id"
+_PERIOD = "billing_period_id"
+
 _ENTRY_RULES = " ".join(
     [
         "CASE",
         _entry_rule(
-            LedgerEntryType.USAGE_COST,
-            "<=",
-            "source_usage_event_id",
-            "billing_period_id",
+            LedgerEntryType.USAGE_COST, "<=", "source_usage_event_id", _PERIOD, "usage_meter_id"
+        ),
+        _entry_rule(LedgerEntryType.CHARGE_BILLED, "<>", "source_charge_id", _PERIOD),
+        _entry_rule(LedgerEntryType.PAYMENT_RECOGNIZED, ">", "source_payment_id", _CREDIT),
+        _entry_rule(LedgerEntryType.CREDIT_GRANT_RECOGNIZED, ">", _CREDIT),
+        _entry_rule(LedgerEntryType.SURPLUS_CREDITED, ">", _CREDIT, _PERIOD),
+        _entry_rule(
+            LedgerEntryType.CREDIT_APPLIED_TO_USAGE,
+            ">",
+            _CREDIT,
+            _APPLICATION,
+            _PERIOD,
             "usage_meter_id",
         ),
-        _entry_rule(LedgerEntryType.CHARGE_BILLED, "<>", "source_charge_id", "billing_period_id"),
+        _entry_rule(LedgerEntryType.CREDIT_APPLIED_TO_CHARGE, ">", _CREDIT, _APPLICATION, _PERIOD),
+        _entry_rule(
+            LedgerEntryType.CREDIT_APPLICATION_REVERSED, "<", _CREDIT, _APPLICATION, _PERIOD
+        ),
+        _entry_rule(
+            LedgerEntryType.CREDIT_BALANCE_ADJUSTED,
+            "<>",
+            _CREDIT,
+            _ADJUSTMENT,
+            optional=("source_refund_id",),
+        ),
+        _entry_rule(
+            LedgerEntryType.CREDIT_DEFICIT_CHARGED,
+            "<",
+            _CREDIT,
+            _ADJUSTMENT,
+            _PERIOD,
+            optional=("source_refund_id",),
+        ),
+        _entry_rule(LedgerEntryType.CREDIT_GRANT_EXPIRED, "<", _CREDIT),
+        _entry_rule(LedgerEntryType.PAYMENT_REFUNDED, "<", "source_payment_id", "source_refund_id"),
+        _entry_rule(LedgerEntryType.REFUND_ABSORBED, ">", "source_refund_id"),
         "ELSE false END",
     ]
 )
+
+
+def _one_entry(name: str, columns: tuple[str, ...], *entry_types: LedgerEntryType) -> sa.Index:
+    """A natural key: at most one entry of these types, for ever."""
+    listed = ", ".join(f"'{entry_type}'" for entry_type in entry_types)
+    return sa.Index(
+        f"uq_ledger_entries_{name}",
+        *SCOPE,
+        *columns,
+        unique=True,
+        postgresql_where=sa.text(f"entry_type IN ({listed})"),
+    )
 
 
 ledger_entries = sa.Table(
@@ -154,5 +211,33 @@ ledger_entries = sa.Table(
         "source_charge_id",
         unique=True,
         postgresql_where=sa.text("entry_type = 'charge_billed'"),
+    ),
+    # A credit has one origin.
+    _one_entry(
+        "credit_origin",
+        (_CREDIT,),
+        LedgerEntryType.CREDIT_GRANT_RECOGNIZED,
+        LedgerEntryType.PAYMENT_RECOGNIZED,
+        LedgerEntryType.SURPLUS_CREDITED,
+    ),
+    _one_entry("payment_recognized", ("source_payment_id",), LedgerEntryType.PAYMENT_RECOGNIZED),
+    _one_entry(
+        "credit_applied",
+        (_APPLICATION,),
+        LedgerEntryType.CREDIT_APPLIED_TO_USAGE,
+        LedgerEntryType.CREDIT_APPLIED_TO_CHARGE,
+    ),
+    _one_entry(
+        "credit_grant_expired",
+        (_CREDIT, "ledger_transaction_id"),
+        LedgerEntryType.CREDIT_GRANT_EXPIRED,
+    ),
+    _one_entry("payment_refunded", ("source_refund_id",), LedgerEntryType.PAYMENT_REFUNDED),
+    _one_entry("refund_absorbed", ("source_refund_id",), LedgerEntryType.REFUND_ABSORBED),
+    sa.Index(
+        "ix_ledger_entries_reversals",
+        *SCOPE,
+        _APPLICATION,
+        postgresql_where=sa.text("entry_type = 'credit_application_reversed'"),
     ),
 )

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from billing.domain.periods import BillingPeriodStatus
-from billing.domain.subscriptions import SubscriptionStatus
+from billing.domain.subscriptions import CreditApplicationMode, SubscriptionStatus
 from billing.store.tables.columns import (
     SCOPE,
     amount_column,
@@ -26,6 +26,9 @@ subscriptions = sa.Table(
     text_column("customer_id"),
     id_column("plan_id"),
     currency_column(),
+    sa.Column(
+        "credit_application", sa.Text, nullable=False, server_default=sa.text("'at_billing'")
+    ),
     text_column("status"),
     time_column("started_at"),
     id_column("receivable_account_id"),
@@ -41,6 +44,7 @@ subscriptions = sa.Table(
     primary_key("id"),
     references("plans", ["plan_id"], ["id"]),
     references("ledger_accounts", ["receivable_account_id"], ["id"]),
+    one_of("credit_application", CreditApplicationMode),
     one_of("status", SubscriptionStatus),
     sa.CheckConstraint("(status = 'paused') = (paused_at IS NOT NULL)", name="paused_at"),
     sa.CheckConstraint("(status = 'cancelled') = (cancelled_at IS NOT NULL)", name="cancelled_at"),
@@ -65,6 +69,7 @@ billing_periods = sa.Table(
     time_column("period_end"),
     text_column("status"),
     amount_column("total_amount", nullable=True),
+    sa.Column("receivable_amount", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     amount_column("closing_receivable_amount", nullable=True),
     time_column("billed_at", nullable=True),
     time_column("invoiced_at", nullable=True),
@@ -91,7 +96,9 @@ billing_periods = sa.Table(
         postgresql_where=sa.text("status = 'billed'"),
     ),
     comment=(
-        "total_amount: posted receivable of the period; closing_receivable_amount: the same summed"
-        " over the subscription's periods up to this one, a snapshot for balances."
+        "total_amount: what was invoiced; receivable_amount: posted receivable of the period, of an"
+        " open one without its usage_cost; closing_receivable_amount: receivable of the"
+        " subscription's periods up to this one, kept true on the last closed one: a snapshot for"
+        " balances."
     ),
 )

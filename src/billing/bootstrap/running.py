@@ -1,4 +1,4 @@
-"""The only place where objects are wired: settings in, a running service out."""
+"""Settings in, a running service out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -15,41 +15,22 @@ from typing import Any
 
 from billing.api.authentication import Authenticator, JwtAuthenticator, NoTokenIssuer
 from billing.api.client_access import ClientAccessFile
-from billing.api.registrations import UseCases, registrations
+from billing.api.registrations import registrations
 from billing.api.server import ApiServer
 from billing.api.signing_keys import KeyFile, KeySource, KeyUrl
 from billing.api.transport_security import read_authorities, read_certificate_and_key
+from billing.bootstrap.wiring import Stores, wire_execution, wire_use_cases
 from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings, InvoicingTls
 from billing.config import Settings
 from billing.observability.backlog import BacklogWatch
 from billing.observability.metrics import Metrics
-from billing.observability.tracing import traced
 from billing.sandbox.development_key import load_or_create_key
 from billing.sandbox.embedded_postgres import EmbeddedPostgresServer, default_data_dir
 from billing.services.billing_execution import BillingExecution
-from billing.services.billing_posting import BillingPosting
-from billing.services.billing_runs import BillingRunService
-from billing.services.catalog import CatalogService
-from billing.services.idempotency import Idempotency
-from billing.services.invoice_delivery import InvoiceDelivery
-from billing.services.ledger import LedgerService
-from billing.services.open_periods import PeriodReader
-from billing.services.ports import Clock, Invoicing, Metering
+from billing.services.ports import Clock
 from billing.services.run_rescue import RunRescue
-from billing.services.subscriptions import SubscriptionService
-from billing.services.usage import UsageService
-from billing.store.billing_periods import BillingPeriodStore
-from billing.store.billing_runs import BillingRunStore
-from billing.store.bills import BillStore
-from billing.store.catalog import CatalogStore
 from billing.store.database import Database
-from billing.store.idempotent_requests import IdempotentRequestStore
-from billing.store.ledger import LedgerStore
 from billing.store.migrations import migrate, require_current_schema
-from billing.store.subscriptions import SubscriptionStore
-from billing.store.tenants import TenantStore
-from billing.store.usage import UsageStore
-from billing.store.work_queue import WorkQueue
 from billing.workers.bill_batches import BillBatchWorker
 from billing.workers.rescue_runs import RescueRunsWorker
 
@@ -89,111 +70,6 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
     async with EmbeddedPostgresServer(data_directory(settings) / "postgres") as postgres:
         await migrate(postgres.url())
         yield postgres.url()
-
-
-class Stores:
-    """One of each store: they keep nothing but copies of what never changes."""
-
-    def __init__(self) -> None:
-        self.tenants = TenantStore()
-        self.catalog = CatalogStore()
-        self.subscriptions = SubscriptionStore()
-        self.periods = BillingPeriodStore()
-        self.usage = UsageStore()
-        self.runs = BillingRunStore()
-        self.bills = BillStore()
-        self.ledger = LedgerStore()
-        self.queue = WorkQueue()
-        self.idempotency = Idempotency(IdempotentRequestStore())
-        self.period_reader = PeriodReader(self.periods, self.catalog, self.usage)
-
-
-def wire_execution(
-    settings: Settings,
-    database: Database,
-    stores: Stores,
-    invoicing: Invoicing,
-    metering: Metering,
-    clock: Clock,
-) -> BillingExecution:
-    """Wire what brings billing runs to their end."""
-    posting = BillingPosting(
-        stores.runs,
-        stores.bills,
-        stores.subscriptions,
-        stores.periods,
-        stores.period_reader,
-        stores.ledger,
-        clock,
-    )
-    return BillingExecution(
-        database,
-        stores.runs,
-        stores.subscriptions,
-        stores.periods,
-        posting,
-        InvoiceDelivery(invoicing, concurrency=settings.invoicing_concurrency),
-        metering,
-        clock,
-    )
-
-
-def wire_use_cases(
-    settings: Settings,
-    database: Database,
-    stores: Stores,
-    execution: BillingExecution,
-    metering: Metering,
-    clock: Clock,
-) -> UseCases:
-    """Wire the services that the API serves."""
-    billing_runs = BillingRunService(
-        database,
-        stores.runs,
-        stores.subscriptions,
-        stores.periods,
-        stores.queue,
-        execution,
-        stores.idempotency,
-        metering,
-        clock,
-        batch_size=settings.batch_size,
-    )
-    return UseCases(
-        catalog=traced(
-            CatalogService(
-                database, stores.catalog, stores.ledger, stores.tenants, stores.idempotency, clock
-            )
-        ),
-        subscriptions=traced(
-            SubscriptionService(
-                database,
-                stores.subscriptions,
-                stores.periods,
-                stores.period_reader,
-                stores.catalog,
-                stores.ledger,
-                billing_runs,
-                execution,
-                stores.idempotency,
-                clock,
-            )
-        ),
-        usage=traced(
-            UsageService(
-                database,
-                stores.subscriptions,
-                stores.periods,
-                stores.period_reader,
-                stores.usage,
-                stores.ledger,
-                metering,
-                clock,
-            )
-        ),
-        billing_runs=traced(billing_runs),
-        ledger=traced(LedgerService(database, stores.ledger, stores.subscriptions, clock)),
-    )
 
 
 @asynccontextmanager

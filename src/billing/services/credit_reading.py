@@ -1,0 +1,114 @@
+"""Reads what there is to pay billing periods with, a set of locked subscriptions at once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from billing.domain.credit_consumption import CreditBook, PeriodCredits, cuts_within
+from billing.domain.credits import UsageCredit
+from billing.domain.periods import BillingPeriod
+from billing.domain.usage import UsageTally
+from billing.store.credit_applications import CreditApplicationStore, PeriodCoverage
+from billing.store.credits import CreditStore, PeriodSpan
+from billing.store.database import Transaction
+from billing.store.ledger import LedgerStore
+
+Tallies = Mapping[UUID, Mapping[tuple[UUID, UUID], UsageTally]]
+"""Usage aggregates by subscription, by (period, component)."""
+
+
+class CreditReader:
+    """Puts together credits, how they divide periods, and what was applied before."""
+
+    def __init__(
+        self, credits_: CreditStore, applications: CreditApplicationStore, ledger: LedgerStore
+    ) -> None:
+        self._credits = credits_
+        self._applications = applications
+        self._ledger = ledger
+
+    async def read_period_credits(
+        self,
+        tx: Transaction,
+        periods: Sequence[BillingPeriod],
+        tallies: Tallies,
+        *,
+        now: datetime,
+    ) -> dict[UUID, PeriodCredits]:
+        """Return by period what can pay it; one period a subscription.
+
+        Estimates' pending applications to the periods are discarded first: this replaces them.
+        """
+        coverage = await self._applications.list_coverage(tx, [p.id for p in periods])
+        await self._discard_pending(tx, coverage.values(), now=now)
+        live = await self._credits.lock_live_credits(tx, [p.subscription_id for p in periods])
+        paid = [period for period in periods if period.subscription_id in live]
+        cuts = await self.read_cuts(tx, paid)
+        usage = await self._read_divided_usage(tx, paid, cuts, tallies)
+        return {
+            period.id: PeriodCredits(
+                CreditBook(live.get(period.subscription_id, [])),
+                cuts.get(period.id, ()),
+                usage.get(period.id),
+                coverage[period.id].posted if period.id in coverage else (),
+            )
+            for period in periods
+        }
+
+    async def read_live_credits(
+        self, tx: Transaction, subscription_ids: Collection[UUID]
+    ) -> dict[UUID, list[UsageCredit]]:
+        """Return, and lock, the credits of which something can be spent, by subscription."""
+        return await self._credits.lock_live_credits(tx, subscription_ids)
+
+    async def read_cuts(
+        self, tx: Transaction, periods: Sequence[BillingPeriod]
+    ) -> dict[UUID, list[datetime]]:
+        """Return by period the moments that divide it, where there are any."""
+        if not periods:
+            return {}
+        moments = await self._credits.list_moments(
+            tx, [PeriodSpan(p.id, p.subscription_id, p.period_start, p.period_end) for p in periods]
+        )
+        return {
+            period.id: cuts_within(period, moments[period.id])
+            for period in periods
+            if period.id in moments
+        }
+
+    async def _discard_pending(
+        self, tx: Transaction, coverage: Collection[PeriodCoverage], *, now: datetime
+    ) -> None:
+        pending = [application for period in coverage for application in period.pending]
+        if pending:
+            await self._ledger.discard_entries(tx, [p.entry for p in pending], now=now)
+            await self._applications.release_pending(tx, pending, now=now)
+
+    async def _read_divided_usage(
+        self,
+        tx: Transaction,
+        periods: Sequence[BillingPeriod],
+        cuts: Mapping[UUID, Sequence[datetime]],
+        tallies: Tallies,
+    ) -> dict[UUID, dict[tuple[UUID, int], int]]:
+        """Return the usage of divided periods by segment; it adds up to their aggregates."""
+        divided = [(period, cuts[period.id]) for period in periods if period.id in cuts]
+        usage = await self._applications.sum_usage_by_segment(tx, divided)
+        incomplete = [
+            (period, moments)
+            for period, moments in divided
+            if not _is_complete(period, usage[period.id], tallies)
+        ]
+        again = await self._applications.sum_usage_by_segment(tx, incomplete, of_any_age=True)
+        return usage | again
+
+
+def _is_complete(
+    period: BillingPeriod, usage: Mapping[tuple[UUID, int], int], tallies: Tallies
+) -> bool:
+    rated_minor = sum(
+        tally.rated_minor
+        for (period_id, _), tally in tallies.get(period.subscription_id, {}).items()
+        if period_id == period.id
+    )
+    return sum(usage.values()) == rated_minor

@@ -1,0 +1,177 @@
+"""Usage credits: grants, what is left of them, their uses and their adjustments."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from billing.domain.credits import (
+    CreditApplicationKind,
+    CreditBalanceAdjustmentDirection,
+    CreditBalanceAdjustmentType,
+    UsageCreditStatus,
+    UsageCreditType,
+)
+from billing.store.tables.columns import (
+    SCOPE,
+    amount_column,
+    currency_column,
+    id_column,
+    metadata,
+    one_of,
+    primary_key,
+    references,
+    scope_columns,
+    text_column,
+    time_column,
+)
+
+usage_credits = sa.Table(
+    "usage_credits",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    text_column("credit_type"),
+    text_column("source_reference_id", nullable=True),
+    id_column("billing_period_id", nullable=True),
+    id_column("usage_meter_id", nullable=True),
+    id_column("component_id", nullable=True),
+    amount_column("issued_amount"),
+    currency_column(),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("covers_charges", sa.Boolean, nullable=False),
+    time_column("effective_at"),
+    time_column("expires_at", nullable=True),
+    time_column("issued_at"),
+    text_column("initial_status"),
+    text_column("notes", nullable=True),
+    sa.Column("metadata", JSONB, nullable=True),
+    time_column("updated_at"),
+    primary_key("id"),
+    # What uses and adjustments refer to: the credit together with its subscription.
+    sa.UniqueConstraint(*SCOPE, "subscription_id", "id"),
+    # A credit's account has its id.
+    references("ledger_accounts", ["id"], ["id"]),
+    references("subscriptions", ["subscription_id"], ["id"]),
+    references(
+        "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
+    ),
+    references("usage_meters", ["usage_meter_id"], ["id"]),
+    references("components", ["component_id"], ["id"]),
+    one_of("credit_type", UsageCreditType),
+    sa.CheckConstraint("issued_amount > 0", name="issued_amount"),
+    sa.CheckConstraint("expires_at > effective_at", name="expires_at"),
+    sa.CheckConstraint("initial_status = 'granted_active'", name="initial_status"),
+    comment="Grants; all but notes and metadata never changes.",
+)
+
+usage_credit_balances = sa.Table(
+    "usage_credit_balances",
+    metadata,
+    *scope_columns(),
+    id_column("usage_credit_id"),
+    id_column("subscription_id"),
+    text_column("status"),
+    amount_column("remaining_amount"),
+    amount_column("held_amount"),
+    time_column("expires_at", nullable=True),
+    time_column("voided_at", nullable=True),
+    time_column("expired_at", nullable=True),
+    time_column("updated_at"),
+    primary_key("usage_credit_id"),
+    references("usage_credits", ["subscription_id", "usage_credit_id"], ["subscription_id", "id"]),
+    one_of("status", UsageCreditStatus),
+    sa.CheckConstraint("remaining_amount >= 0", name="remaining_amount"),
+    sa.CheckConstraint("held_amount >= 0", name="held_amount"),
+    sa.CheckConstraint("(status = 'voided') = (voided_at IS NOT NULL)", name="voided_at"),
+    sa.CheckConstraint("(status = 'expired') = (expired_at IS NOT NULL)", name="expired_at"),
+    sa.Index(
+        "ix_usage_credit_balances_live",
+        *SCOPE,
+        "subscription_id",
+        postgresql_where=sa.text("remaining_amount > 0 OR held_amount > 0"),
+    ),
+    sa.Index(
+        "ix_usage_credit_balances_expiring",
+        *SCOPE,
+        "expires_at",
+        postgresql_where=sa.text("remaining_amount > 0 AND expires_at IS NOT NULL"),
+    ),
+    comment=(
+        "remaining_amount can be spent, held_amount is in the hands of pending entries; together"
+        " they are what the credit's account holds."
+    ),
+)
+
+usage_credit_applications = sa.Table(
+    "usage_credit_applications",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    id_column("usage_credit_id"),
+    text_column("kind"),
+    id_column("calculation_run_id"),
+    id_column("billing_period_id"),
+    id_column("component_id", nullable=True),
+    id_column("usage_meter_id", nullable=True),
+    amount_column("amount_applied"),
+    currency_column(),
+    time_column("usage_from", nullable=True),
+    time_column("usage_until", nullable=True),
+    time_column("applied_at"),
+    id_column("ledger_transaction_id"),
+    primary_key("id"),
+    references("usage_credits", ["subscription_id", "usage_credit_id"], ["subscription_id", "id"]),
+    references(
+        "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
+    ),
+    one_of("kind", CreditApplicationKind),
+    sa.CheckConstraint("amount_applied > 0", name="amount_applied"),
+    sa.CheckConstraint("(component_id IS NULL) = (usage_meter_id IS NULL)", name="component_id"),
+    sa.CheckConstraint("usage_from < usage_until", name="usage_span"),
+    sa.Index("ix_usage_credit_applications_period", *SCOPE, "billing_period_id"),
+    sa.Index("ix_usage_credit_applications_subscription", *SCOPE, "subscription_id", "id"),
+    sa.Index("ix_usage_credit_applications_credit", *SCOPE, "usage_credit_id", "id"),
+    comment="An application's entry has its id. It counts unless its entry was discarded.",
+)
+
+usage_credit_balance_adjustments = sa.Table(
+    "usage_credit_balance_adjustments",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    id_column("usage_credit_id"),
+    text_column("adjustment_type"),
+    text_column("direction"),
+    amount_column("amount_adjusted"),
+    amount_column("deficit_amount"),
+    currency_column(),
+    text_column("reason"),
+    text_column("adjusted_by_user_id", nullable=True),
+    text_column("notes", nullable=True),
+    sa.Column("metadata", JSONB, nullable=True),
+    id_column("source_refund_id", nullable=True),
+    time_column("adjustment_initiated_at"),
+    id_column("ledger_transaction_id"),
+    primary_key("id"),
+    references("usage_credits", ["subscription_id", "usage_credit_id"], ["subscription_id", "id"]),
+    references("refunds", ["subscription_id", "source_refund_id"], ["subscription_id", "id"]),
+    one_of("adjustment_type", CreditBalanceAdjustmentType),
+    one_of("direction", CreditBalanceAdjustmentDirection),
+    sa.CheckConstraint("amount_adjusted > 0", name="amount_adjusted"),
+    sa.CheckConstraint("deficit_amount BETWEEN 0 AND amount_adjusted", name="deficit_amount"),
+    sa.CheckConstraint(
+        "(adjustment_type = 'clawback_refund') = (source_refund_id IS NOT NULL)",
+        name="source_refund_id",
+    ),
+    sa.CheckConstraint("direction = 'decrease' OR deficit_amount = 0", name="increase"),
+    sa.Index("ix_usage_credit_balance_adjustments_credit", *SCOPE, "usage_credit_id", "id"),
+    sa.Index(
+        "uq_usage_credit_balance_adjustments_refund",
+        *SCOPE,
+        "source_refund_id",
+        unique=True,
+        postgresql_where=sa.text("source_refund_id IS NOT NULL"),
+    ),
+)
