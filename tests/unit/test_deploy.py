@@ -2,87 +2,35 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import pytest
 import yaml
-from google.protobuf import json_format
 
 from billing.api.health import LIVENESS
 from billing.config import SETTINGS, Settings, read_settings, split_address
-from billing.v1 import billing_run_pb2
+from tests.factories.deploy import (
+    DEPLOY,
+    MANIFESTS,
+    MTLS_PORT,
+    PATCHES,
+    PODS,
+    ROOT,
+    TRIGGERS,
+    Pod,
+    manifest,
+)
 
-ROOT: Final = Path(__file__).parents[2]
-DEPLOY: Final = ROOT / "deploy"
 DOCKERFILE: Final = (ROOT / "Dockerfile").read_text("utf-8")
 VARIABLES: Final = {setting.variable for setting in SETTINGS}
 DEFAULTS: Final = Settings()
 GRPC_PORT: Final = split_address(DEFAULTS.listen_address)[1]
 METRICS_PORT: Final = split_address(DEFAULTS.metrics_address or "")[1]
 INVOICING_PORT: Final = split_address(DEFAULTS.invoicing_address)[1]
-MTLS_PORT: Final = 50061
 IMAGE: Final = "billing-service"
 APP_LABEL: Final = "app.kubernetes.io/name"
-
-
-def documents(directory: Path) -> list[dict[str, Any]]:
-    """Every object of the directory's manifests."""
-    return [
-        document
-        for path in sorted(directory.glob("*.yaml"))
-        if path.name != "kustomization.yaml"
-        for document in yaml.safe_load_all(path.read_text("utf-8"))
-    ]
-
-
-MANIFESTS: Final = documents(DEPLOY / "kubernetes")
-PATCHES: Final = documents(DEPLOY / "kubernetes-mtls")
 COMPOSE: Final = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
-
-
-def manifest(kind: str, name: str, among: list[dict[str, Any]] = MANIFESTS) -> dict[str, Any]:
-    """The object of a kind and name."""
-    [found] = [m for m in among if m["kind"] == kind and m["metadata"]["name"] == name]
-    return found
-
-
-@dataclass(frozen=True)
-class Pod:
-    """The pods of one workload."""
-
-    name: str
-    template: dict[str, Any]
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = self.template["spec"]
-        return spec
-
-    @property
-    def labels(self) -> dict[str, str]:
-        labels: dict[str, str] = self.template["metadata"]["labels"]
-        return labels
-
-    @property
-    def container(self) -> dict[str, Any]:
-        container: dict[str, Any]
-        [container] = self.spec["containers"]
-        return container
-
-
-def pods() -> Iterator[Pod]:
-    """The pods of every workload."""
-    for made in MANIFESTS:
-        spec = made.get("spec", {})
-        spec = spec.get("jobTemplate", {}).get("spec", spec)
-        if "template" in spec:
-            yield Pod(made["metadata"]["name"], spec["template"])
-
-
-PODS: Final = {pod.name: pod for pod in pods()}
 OURS: Final = [pod for pod in PODS.values() if pod.container["image"] == IMAGE]
 
 
@@ -123,8 +71,8 @@ def test_kustomization_lists_every_file() -> None:
 
 
 def test_every_workload_is_there() -> None:
-    assert set(PODS) == {"billing-server", "billing-worker", "billing-migrate", "billing-scheduler"}
-    assert {pod.name for pod in OURS} == set(PODS) - {"billing-scheduler"}
+    assert set(PODS) == {"billing-server", "billing-worker", "billing-migrate", *TRIGGERS}
+    assert {pod.name for pod in OURS} == set(PODS) - set(TRIGGERS)
 
 
 def test_one_image_and_it_is_the_one_whose_tag_kustomization_sets() -> None:
@@ -272,43 +220,13 @@ def test_network_policies_let_through_what_is_needed_and_no_more() -> None:
         ("billing-worker", "egress"): backends,
         ("billing-migrate", "ingress"): set(),
         ("billing-migrate", "egress"): backends,
-        ("billing-scheduler", "ingress"): set(),
-        ("billing-scheduler", "egress"): {53, GRPC_PORT},
+        **{(name, "ingress"): set() for name in TRIGGERS},
+        **{(name, "egress"): {53, GRPC_PORT} for name in TRIGGERS},
     }
     default = manifest("NetworkPolicy", "billing-default")["spec"]
     assert all(selects(default["podSelector"], pod.labels) for pod in PODS.values())
     assert set(default["policyTypes"]) == {"Ingress", "Egress"}
     assert "ingress" not in default
-
-
-def scheduled_request(arguments: list[str]) -> billing_run_pb2.RunBillingRequest:
-    """What the scheduler sends, its variables filled in as Kubernetes does."""
-    text = arguments[arguments.index("-d") + 1]
-    for variable, value in (("TENANT_ID", "acme"), ("REQUEST_ID", "billing-scheduler-29400000")):
-        text = text.replace(f"$({variable})", value)
-    return json_format.Parse(text, billing_run_pb2.RunBillingRequest())
-
-
-@pytest.mark.parametrize("among", [MANIFESTS, PATCHES], ids=["plaintext", "mtls"])
-def test_the_scheduler_calls_an_rpc_that_exists_under_a_name_that_repeats(
-    among: list[dict[str, Any]],
-) -> None:
-    job = manifest("CronJob", "billing-scheduler", among)["spec"]["jobTemplate"]["spec"]
-    [container] = job["template"]["spec"]["containers"]
-    [*_, target, method] = container["args"]
-    service, _, rpc = method.partition("/")
-    descriptor = billing_run_pb2.DESCRIPTOR.services_by_name["BillingRunService"]
-    assert service == descriptor.full_name
-    assert rpc in descriptor.methods_by_name
-    request = scheduled_request(container["args"])
-    assert request.tenant_id == "acme"
-    assert request.run_type == billing_run_pb2.BILLING_RUN_TYPE_SCHEDULED
-    assert request.request_id == "billing-scheduler-29400000"
-    host, port = split_address(target)
-    assert host.split(".")[0] == manifest("Service", "billing-server")["metadata"]["name"]
-    assert port == (GRPC_PORT if among is MANIFESTS else MTLS_PORT)
-    [env] = [e for e in PODS["billing-scheduler"].container["env"] if e["name"] == "REQUEST_ID"]
-    assert "job-name" in env["valueFrom"]["fieldRef"]["fieldPath"]
 
 
 def test_mtls_adds_what_tls_and_client_certificates_need(tmp_path: Path) -> None:
