@@ -11,6 +11,7 @@ from dateutil.relativedelta import relativedelta
 from rich.console import Console
 
 from billing.sandbox.demo_client import DemoClient
+from billing.sandbox.demo_credits import CreditCustomer, CreditStory
 from billing.sandbox.demo_report import DemoReport
 from billing.sandbox.processes import (
     CHANNEL_OPTIONS,
@@ -28,6 +29,8 @@ from billing.sandbox.sample_data import (
 )
 
 TENANT: Final = "acme"
+EXAMPLE: Final = 1
+"""The subscription that is followed through; its credits pay usage as it arrives."""
 PAUSED: Final = range(20, 25)
 CANCELLED: Final = range(60, 64)
 
@@ -56,7 +59,13 @@ async def _demonstrate(client: DemoClient, report: DemoReport) -> None:
     with report.step("Catalog: meters and plans"):
         await client.create_catalog({meter.code: meter.name for meter in METERS}, PLANS)
     with report.step(f"Subscriptions: {len(choices)}, started a month ago"):
-        subscriptions = await client.create_subscriptions(choices, started_at=start)
+        subscriptions = await client.create_subscriptions(
+            choices, started_at=start, realtime=[EXAMPLE]
+        )
+    customer = CreditCustomer(subscriptions[EXAMPLE], choices[EXAMPLE])
+    story = CreditStory(client, report, customer)
+    with report.step("A promotion for one of them, in effect since the start"):
+        await story.promote(effective_at=start)
     with report.step("Usage: 50,000 events, rated into the ledger as they arrive"):
         month_end = start + relativedelta(months=1)
         events = list(sample_events(choices, start=start, end=month_end))
@@ -68,12 +77,14 @@ async def _demonstrate(client: DemoClient, report: DemoReport) -> None:
         run = await client.run_billing("demo-run-1")
     results = await client.list_results(run.id)
     report.run(run, results, title="The billing run")
-    example = next(result for result in results if result.subscription_id == subscriptions[1])
-    report.invoice(await client.get_invoice(example.invoice_id))
+    example = next(r for r in results if r.subscription_id == customer.subscription_id)
+    invoice = await client.get_invoice(example.invoice_id)
+    report.invoice(invoice)
     report.ledger(
         await client.list_entries(example.subscription_id),
         await client.get_balance(example.subscription_id),
     )
+    await story.tell(example, invoice)
     before = await client.get_trial_balance()
     report.trial_balance(before)
     with report.step("Billing run again, as another request"):

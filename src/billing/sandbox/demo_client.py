@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -10,6 +10,7 @@ import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.decimal_pb2 import Decimal
 
+from billing.sandbox.credit_client import CreditClient
 from billing.sandbox.sample_data import SampleEvent, SamplePlan
 from billing.v1 import (
     billing_run_pb2,
@@ -47,6 +48,7 @@ class DemoClient:
         self._billing_runs = billing_run_pb2_grpc.BillingRunServiceStub(api)
         self._ledger = ledger_pb2_grpc.LedgerServiceStub(api)
         self._invoicing = invoicing_pb2_grpc.InvoicingServiceStub(invoicing)
+        self.credits = CreditClient(tenant_id, self._metadata, api)
         self._meter_ids: dict[str, str] = {}
         self._plan_ids: dict[str, str] = {}
 
@@ -96,9 +98,12 @@ class DemoClient:
         )
 
     async def create_subscriptions(
-        self, plans: Sequence[SamplePlan], *, started_at: datetime
+        self, plans: Sequence[SamplePlan], *, started_at: datetime, realtime: Collection[int] = ()
     ) -> list[str]:
-        """Create a subscription for each plan in the list, and return their ids in its order."""
+        """Create a subscription for each plan in the list, and return their ids in its order.
+
+        Those with the numbers ``realtime`` use their credits as usage arrives.
+        """
         requests = [
             subscription_pb2.CreateSubscriptionRequest(
                 tenant_id=self._tenant_id,
@@ -106,6 +111,11 @@ class DemoClient:
                 plan_id=self._plan_ids[plan.name],
                 started_at=_timestamp(started_at),
                 request_id=f"demo-subscription-{number}",
+                credit_application=(
+                    subscription_pb2.CREDIT_APPLICATION_MODE_REALTIME
+                    if number in realtime
+                    else subscription_pb2.CREDIT_APPLICATION_MODE_AT_BILLING
+                ),
             )
             for number, plan in enumerate(plans)
         ]
@@ -233,7 +243,7 @@ class DemoClient:
                 return entries
 
     async def get_balance(self, subscription_id: str) -> ledger_pb2.Balance:
-        """Return what a subscription owes."""
+        """Return what a subscription owes and has."""
         answer = await self._ledger.GetBalance(
             ledger_pb2.GetBalanceRequest(
                 tenant_id=self._tenant_id, subscription_id=subscription_id

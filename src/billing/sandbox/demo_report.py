@@ -2,21 +2,48 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from billing.v1 import billing_run_pb2, ledger_pb2
+from billing.v1 import billing_run_pb2, ledger_pb2, usage_credit_pb2
 from invoicing.v1 import invoicing_pb2
 
 _SHOWN_ENTRIES: Final = 6
 _MINOR_DIGITS: Final = {"JPY": 0}
 _DEFAULT_MINOR_DIGITS: Final = 2
+_OWN_ACCOUNTS: Final = frozenset(
+    {
+        ledger_pb2.LEDGER_ACCOUNT_KIND_RECEIVABLE,
+        ledger_pb2.LEDGER_ACCOUNT_KIND_CREDIT,
+        ledger_pb2.LEDGER_ACCOUNT_KIND_REFUND_CLEARING,
+    }
+)
+
+
+class CreditFigures(NamedTuple):
+    """What a subscription has, can spend and owes, in minor units."""
+
+    credit: int
+    spendable: int
+    owed: int
+
+    @property
+    def net(self) -> int:
+        """What it has less what it owes."""
+        return self.credit - self.owed
+
+
+class CreditRow(NamedTuple):
+    """What happened, and the figures after it."""
+
+    text: str
+    figures: CreditFigures
 
 
 class DemoReport:
@@ -30,8 +57,9 @@ class DemoReport:
         """Say what is going to happen."""
         self._console.print(
             Panel(
-                "A month of usage becomes a ledger, a billing run and invoices:\n"
-                "for real, over gRPC and PostgreSQL, on loopback.",
+                "A month of usage becomes a ledger, a billing run and invoices;\n"
+                "credits, payments and a refund: for real, over gRPC and\n"
+                "PostgreSQL, on loopback.",
                 title="billing-service",
                 expand=False,
             )
@@ -123,19 +151,51 @@ class DemoReport:
         head, tail = entries[:_SHOWN_ENTRIES], entries[-1:]
         for entry in head:
             table.add_row(*_entry_row(entry))
-        hidden = len(entries) - len(head) - len(tail)
-        if hidden > 0:
-            between = sum(entry.amount for entry in entries[len(head) : -1])
-            amount = _money(between, balance.currency)
-            table.add_row(f"... {hidden:,} more", "", "", amount)
+        hidden = entries[len(head) : -1]
+        if hidden:
+            amount = _money(net_amount(hidden), balance.currency)
+            table.add_row(f"... {len(hidden):,} more, net", "", "", amount)
             table.add_row(*_entry_row(tail[0]))
         table.add_section()
-        total = sum(entry.amount for entry in entries)
-        table.add_row(f"{len(entries):,} entries", "", "", _money(total, balance.currency))
+        net = _money(net_amount(entries), balance.currency)
+        table.add_row(f"{len(entries):,} entries, net", "", "", net)
         table.caption = (
             f"GetBalance: owes {_money(balance.outstanding_amount, balance.currency)}, "
-            f"invoiced {_money(balance.invoiced_amount, balance.currency)}"
+            f"invoiced {_money(balance.invoiced_amount, balance.currency)}, "
+            f"net {_money(balance.net_amount, balance.currency)}\n"
+            "A credit that pays moves value from what it has to what it owes: "
+            "the net stays"
         )
+        self._console.print(table)
+
+    def credit_story(self, rows: Sequence[CreditRow], currency: str) -> None:
+        """Print what happened to a subscription's credits, and the balance after each step."""
+        table = _table(f"What it has, can spend and owes ({currency})", "what happens")
+        for column in ("credit", "spendable", "owed", "net"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for text, figures in rows:
+            amounts = [figure(amount) for amount in (*figures, figures.net)]
+            table.add_row(text, *amounts)
+        table.caption = "each figure was foreseen, and is what GetBalance says"
+        self._console.print(table)
+
+    def credits(
+        self, credits_: Sequence[usage_credit_pb2.UsageCredit], used: Mapping[str, int]
+    ) -> None:
+        """Print credits and what became of them; ``used`` is by credit."""
+        table = _table("Its credits", "credit")
+        for column in ("issued", "used", "gone", "left"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("status", no_wrap=True)
+        for credit in credits_:
+            left = credit.remaining_amount + credit.held_amount
+            gone = credit.issued_amount - used[credit.id] - left
+            table.add_row(
+                _words(usage_credit_pb2.UsageCreditType.Name(credit.credit_type), "TYPE_"),
+                *[figure(each) for each in (credit.issued_amount, used[credit.id], gone, left)],
+                _words(usage_credit_pb2.UsageCreditStatus.Name(credit.status), "STATUS_"),
+            )
+        table.caption = "gone: expired, or taken back by the refund"
         self._console.print(table)
 
     def trial_balance(self, balance: ledger_pb2.GetTrialBalanceResponse) -> None:
@@ -179,13 +239,36 @@ def _entry_row(entry: ledger_pb2.LedgerEntry) -> tuple[str, str, str, str]:
 
 def _kind(kind: ledger_pb2.LedgerAccountKind.ValueType) -> str:
     name = ledger_pb2.LedgerAccountKind.Name(kind).removeprefix("LEDGER_ACCOUNT_KIND_")
-    return name.lower().replace("_revenue", " rev.")
+    return name.lower().replace("_revenue", " rev.").replace("_", " ")
+
+
+def _words(name: str, prefix: str) -> str:
+    """Return the value of an enum for people."""
+    return name.partition(prefix)[2].lower().replace("_", " ")
+
+
+def net_amount(entries: Iterable[ledger_pb2.LedgerEntry]) -> int:
+    """Return what entries move into and out of what a subscription has less what it owes.
+
+    What moves between the two of them, as a credit that pays, changes nothing.
+    """
+    return sum(
+        entry.amount
+        for entry in entries
+        if (entry.debit_account_kind in _OWN_ACCOUNTS)
+        != (entry.credit_account_kind in _OWN_ACCOUNTS)
+    )
+
+
+def figure(amount_minor: int, *, digits: int = _DEFAULT_MINOR_DIGITS) -> str:
+    """Return an amount for people, without its currency."""
+    sign = "-" if amount_minor < 0 else ""
+    whole, fraction = divmod(abs(amount_minor), 10**digits)
+    text = f"{sign}{whole:,}"
+    return f"{text}.{fraction:0{digits}d}" if digits else text
 
 
 def _money(amount_minor: int, currency: str) -> str:
     """Return an amount for people; the sandbox's currencies only."""
     digits = _MINOR_DIGITS.get(currency, _DEFAULT_MINOR_DIGITS)
-    sign = "-" if amount_minor < 0 else ""
-    whole, fraction = divmod(abs(amount_minor), 10**digits)
-    text = f"{sign}{whole:,}"
-    return f"{text}.{fraction:0{digits}d} {currency}" if digits else f"{text} {currency}"
+    return f"{figure(amount_minor, digits=digits)} {currency}"
