@@ -7,16 +7,25 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-FIGURES = ("ingestion", "billing_run", "unary", "balance", "start_up")
+FIGURES = (
+    "ingestion",
+    "realtime_ingestion",
+    "billing_run",
+    "grants",
+    "unary",
+    "balance",
+    "start_up",
+)
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 INTRODUCTION = """# Performance
 
-Measured by `make bench`, each figure against a floor in the same run: for ingestion, billing and
-balances bare asyncpg that writes or reads the same rows (and makes the same invoice calls with a
-bare stub), for unary calls a bare grpc.aio server that reads the same row, for start-up an
-interpreter that imports gRPC and asyncpg. Client, service, PostgreSQL and invoicing server share
-the machine's cores, and PostgreSQL commits durably. A ratio of 1 is the floor. A busy machine
-lowers every figure.
+Measured by `make bench`, each figure against a floor in the same run: for ingestion, billing,
+grants and balances bare asyncpg that writes or reads the same rows (and makes the same invoice
+calls with a bare stub), for unary calls a bare grpc.aio server that reads the same row, for
+start-up an interpreter that imports gRPC and asyncpg. In real-time ingestion credits pay the usage
+in the call that brings it. Balances are of one subscription with so many ledger entries. Client,
+service, PostgreSQL and invoicing server share the machine's cores, and PostgreSQL commits durably.
+A ratio of 1 is the floor. A busy machine lowers every figure.
 
 """
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
+from typing import NamedTuple
 
 import asyncpg
 import uvloop
 
 from benchmarks.copied_rows import Connection, CopiedRows, copy_parents
 from benchmarks.surroundings import Surroundings, note, report, surroundings
-from billing.v1 import usage_pb2
+from billing.v1 import subscription_pb2, usage_pb2
 from tests.factories.client import component, usage_event
 
 EVENTS = 200_000
@@ -28,39 +30,44 @@ PARENTS = (
     "subscription_usage_meters",
     "ledger_transactions",
 )
+AT_BILLING = subscription_pb2.CREDIT_APPLICATION_MODE_AT_BILLING
+
+Calls = Sequence[usage_pb2.IngestUsageEventsRequest]
+
+
+class WrittenTable(NamedTuple):
+    """Rows of a table that the calls wrote: each call as many, in the order of their ids."""
+
+    name: str
+    where: str = "true"
+
+
+WRITTEN = (WrittenTable("usage_events"), WrittenTable("ledger_entries"))
 
 
 async def main() -> None:
     """Measure ours, then copy what it wrote with bare asyncpg: the floor."""
     async with surroundings() as around:
-        calls = await _prepare(around)
-        cpu_seconds = around.cpu_seconds()
-        began = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for own in calls:
-                group.create_task(_send(around, own))
-        ours = EVENTS / (time.perf_counter() - began)
-        cpu_seconds = around.cpu_seconds() - cpu_seconds
-        memory = around.peak_memory_mib()
-        floor = await _floor(around)
-        report("ingestion", ours=ours, floor=floor, unit="events/s")
-        note(
-            f"ingestion: {1e6 * cpu_seconds / EVENTS:.1f} us of the service's CPU an event, "
-            f"peak memory {memory:.0f} MiB"
-        )
+        calls = await prepare(around, included_units="1000", mode=AT_BILLING)
+        await measure("ingestion", around, calls, PARENTS, WRITTEN)
 
 
-async def _prepare(around: Surroundings) -> list[list[usage_pb2.IngestUsageEventsRequest]]:
+async def prepare(
+    around: Surroundings,
+    *,
+    included_units: str,
+    mode: subscription_pb2.CreditApplicationMode.ValueType,
+) -> list[Calls]:
     """Make subscriptions, and the calls of each caller for its own ones."""
     client = around.client
     meter = await client.create_meter()
-    plan = await client.create_plan(components=[component(meter, included="1000")])
+    plan = await client.create_plan(components=[component(meter, included=included_units)])
     start = datetime.now(UTC) - timedelta(days=10)
-    calls = []
+    calls: list[Calls] = []
     number = 0
     for _ in range(CALLERS):
         own = [
-            (await client.subscribe(plan, started_at=start)).id
+            (await client.subscribe(plan, started_at=start, credit_application=mode)).id
             for _ in range(SUBSCRIPTIONS_PER_CALLER)
         ]
         events = [
@@ -86,26 +93,51 @@ async def _prepare(around: Surroundings) -> list[list[usage_pb2.IngestUsageEvent
     return calls
 
 
-async def _send(around: Surroundings, calls: list[usage_pb2.IngestUsageEventsRequest]) -> None:
+async def measure(
+    name: str,
+    around: Surroundings,
+    calls: Sequence[Calls],
+    parents: Sequence[str],
+    written: Sequence[WrittenTable],
+) -> None:
+    """Send the calls, write the same rows again, and report both."""
+    cpu_seconds = around.cpu_seconds()
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for own in calls:
+            group.create_task(_send(around, own))
+    ours = EVENTS / (time.perf_counter() - began)
+    cpu_seconds = around.cpu_seconds() - cpu_seconds
+    memory = around.peak_memory_mib()
+    floor = await _floor(around, parents, written)
+    report(name, ours=ours, floor=floor, unit="events/s")
+    note(
+        f"{name}: {1e6 * cpu_seconds / EVENTS:.1f} us of the service's CPU an event, "
+        f"peak memory {memory:.0f} MiB"
+    )
+
+
+async def _send(around: Surroundings, calls: Calls) -> None:
     usage = around.client.usage
     for request in calls:
         answer = await usage.IngestUsageEvents(request)
         assert answer.accepted_count == len(request.events)
 
 
-async def _floor(around: Surroundings) -> float:
+async def _floor(
+    around: Surroundings, parents: Sequence[str], written: Sequence[WrittenTable]
+) -> float:
     """Write the same rows again, as another tenant's, and nothing else."""
     reader = await asyncpg.connect(around.database_url)
-    await copy_parents(reader, PARENTS)
-    events = await CopiedRows.read(reader, "usage_events")
-    entries = await CopiedRows.read(reader, "ledger_entries")
+    await copy_parents(reader, parents)
+    tables = [await CopiedRows.read(reader, table.name, where=table.where) for table in written]
     await reader.close()
     connections = [await asyncpg.connect(around.database_url) for _ in range(CALLERS)]
-    share = EVENTS // CALLERS
+    share = EVENTS // EVENTS_PER_CALL // CALLERS
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number, connection in enumerate(connections):
-            group.create_task(_write(connection, events, entries, number * share, share))
+            group.create_task(_write(connection, tables, number * share, share))
     seconds = time.perf_counter() - began
     for connection in connections:
         await connection.close()
@@ -113,12 +145,13 @@ async def _floor(around: Surroundings) -> float:
 
 
 async def _write(
-    connection: Connection, events: CopiedRows, entries: CopiedRows, first: int, count: int
+    connection: Connection, tables: Sequence[CopiedRows], first: int, count: int
 ) -> None:
-    for start in range(first, first + count, EVENTS_PER_CALL):
+    for call in range(first, first + count):
         async with connection.transaction():
-            await events.write(connection, start, start + EVENTS_PER_CALL)
-            await entries.write(connection, start, start + EVENTS_PER_CALL)
+            for rows in tables:
+                each = rows.count // (EVENTS // EVENTS_PER_CALL)
+                await rows.write(connection, call * each, (call + 1) * each)
 
 
 if __name__ == "__main__":
