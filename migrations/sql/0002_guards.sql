@@ -40,6 +40,20 @@ CREATE TRIGGER core_never_changes BEFORE UPDATE ON usage_credit_balances
     FOR EACH ROW EXECUTE FUNCTION guard_core_columns(
         'status', 'remaining_amount', 'held_amount', 'voided_at', 'expired_at', 'updated_at'
     );
+
+CREATE FUNCTION guard_end_of_credit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.voided_at IS DISTINCT FROM coalesce(OLD.voided_at, NEW.voided_at)
+        OR NEW.expired_at IS DISTINCT FROM coalesce(OLD.expired_at, NEW.expired_at) THEN
+        RAISE EXCEPTION 'credit % has come to its end, for good', OLD.usage_credit_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER the_end_is_final BEFORE UPDATE ON usage_credit_balances
+    FOR EACH ROW EXECUTE FUNCTION guard_end_of_credit();
+
 CREATE TRIGGER core_never_changes BEFORE UPDATE ON payments
     FOR EACH ROW EXECUTE FUNCTION guard_core_columns(
         'status', 'processor_transaction_id', 'processed_at', 'failure_reason', 'usage_credit_id',

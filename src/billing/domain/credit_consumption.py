@@ -194,6 +194,7 @@ def consume(
     return [
         application
         for segment in segments
+        if any(segment.uncovered.values())
         for credit in book.eligible(period, segment)
         for application in _pay_usage(book, credit, segment, components, limit_minor=None)
     ]

@@ -15,7 +15,7 @@ from uuid import UUID
 from billing.domain import identifiers
 from billing.domain.credit_consumption import PeriodCredits, consume, segments_of
 from billing.domain.credits import CreditApplicationKind, ExpiryOutcome, UsageCredit
-from billing.domain.errors import BillingError
+from billing.domain.errors import DatabaseUnavailable
 from billing.domain.ledger import LedgerSourceType
 from billing.domain.periods import OpenPeriods
 from billing.domain.scope import Scope
@@ -99,7 +99,7 @@ class CreditExpiry:
         try:
             done.add(await self._expire(scope, batch))
         except Exception as error:
-            if isinstance(error, BillingError):
+            if isinstance(error, DatabaseUnavailable):
                 raise
             if len(batch) == 1:
                 typeid = identifiers.to_typeid(identifiers.SUBSCRIPTION, batch[0])

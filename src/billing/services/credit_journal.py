@@ -83,11 +83,6 @@ class CreditJournal:
         """Return the change of a credit's value, to add to."""
         return self.changes.setdefault(credit.id, ValueChange(credit))
 
-    def remaining_of(self, credit: UsageCredit) -> int:
-        """Return what can be spent of a credit after what was gathered so far."""
-        gathered = self.changes.get(credit.id)
-        return credit.remaining_minor + (gathered.remaining_minor if gathered else 0)
-
     def apply(
         self,
         applications: Iterable[NewApplication],

@@ -1,5 +1,6 @@
 """Reads what there is to pay billing periods with, a set of locked subscriptions at once."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -40,11 +41,13 @@ class CreditReader:
         Estimates' pending applications to the periods are discarded first: this replaces them.
         """
         coverage = await self._applications.list_coverage(tx, [p.id for p in periods])
-        await self._discard_pending(tx, coverage.values(), now=now)
+        estimated = [period_id for period_id, found in coverage.items() if found.has_pending]
+        await self._discard_pending(tx, estimated, now=now)
         live = await self._credits.lock_live_credits(tx, [p.subscription_id for p in periods])
         paid = [period for period in periods if period.subscription_id in live]
         cuts = await self.read_cuts(tx, paid)
-        usage = await self._read_divided_usage(tx, paid, cuts, tallies)
+        unpaid = [period for period in paid if not _is_paid(period, coverage, tallies)]
+        usage = await self._read_divided_usage(tx, unpaid, cuts, tallies)
         return {
             period.id: PeriodCredits(
                 CreditBook(live.get(period.subscription_id, [])),
@@ -77,10 +80,10 @@ class CreditReader:
         }
 
     async def _discard_pending(
-        self, tx: Transaction, coverage: Collection[PeriodCoverage], *, now: datetime
+        self, tx: Transaction, billing_period_ids: Collection[UUID], *, now: datetime
     ) -> None:
-        pending = [application for period in coverage for application in period.pending]
-        if pending:
+        if billing_period_ids:
+            pending = await self._applications.list_pending(tx, billing_period_ids)
             await self._ledger.discard_entries(tx, [p.entry for p in pending], now=now)
             await self._applications.release_pending(tx, pending, now=now)
 
@@ -101,6 +104,21 @@ class CreditReader:
         ]
         again = await self._applications.sum_usage_by_segment(tx, incomplete, of_any_age=True)
         return usage | again
+
+
+def _is_paid(
+    period: BillingPeriod, coverage: Mapping[UUID, PeriodCoverage], tallies: Tallies
+) -> bool:
+    """Whether earlier applications pay all usage of a period: then its times do not matter."""
+    paid_minor: Counter[UUID] = Counter()
+    for applied in coverage[period.id].posted if period.id in coverage else ():
+        if applied.component_id is not None:
+            paid_minor[applied.component_id] += applied.amount_minor
+    return all(
+        paid_minor[component_id] >= tally.rated_minor
+        for (period_id, component_id), tally in tallies.get(period.subscription_id, {}).items()
+        if period_id == period.id
+    )
 
 
 def _is_complete(

@@ -34,12 +34,6 @@ _GET: Final = """
 SELECT * FROM billing_periods
 WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = $3 AND id = $4
 """
-_GET_LAST: Final = """
-SELECT * FROM billing_periods
-WHERE tenant_id = $1 AND livemode = $2 AND subscription_id = $3
-ORDER BY period_start DESC
-LIMIT 1
-"""
 _LIST_REQUESTS: Final = """
 SELECT billing_period_id, request::text AS request FROM invoice_requests
 WHERE tenant_id = $1 AND livemode = $2 AND billing_period_id = ANY ($3::uuid[])
@@ -120,14 +114,6 @@ class BillingPeriodStore:
                 resource_id=identifiers.to_typeid(identifiers.BILLING_PERIOD, billing_period_id),
             )
         return to_billing_period(record), record["invoice_id"] or ""
-
-    async def get_last_period(self, tx: Transaction, subscription_id: UUID) -> BillingPeriod:
-        """Return a subscription's newest period."""
-        record = await tx.pg.fetchrow(
-            _GET_LAST, tx.scope.tenant_id, tx.scope.livemode, subscription_id
-        )
-        assert record is not None, "a subscription has a period from its start"
-        return to_billing_period(record)
 
     async def update_period_end(
         self, tx: Transaction, billing_period_id: UUID, period_end: datetime

@@ -1,6 +1,7 @@
 """Uses and adjustments of usage credits."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -31,6 +32,7 @@ _refunds = tables.refunds
 
 _INSERT = load_query("insert_credit_applications")
 _LIST_COVERAGE = load_query("list_coverage")
+_LIST_PENDING = load_query("list_pending_applications")
 _RELEASE = load_query("release_pending_applications")
 _SUM_USAGE_BY_SEGMENT = load_query("sum_usage_by_segment")
 _INSERT_ADJUSTMENT: Final = """
@@ -83,11 +85,12 @@ class PendingApplication(NamedTuple):
     amount_minor: int
 
 
-class PeriodCoverage(NamedTuple):
-    """What was applied to one period: what counts, and what is pending."""
+@dataclass(slots=True)
+class PeriodCoverage:
+    """What was applied to one period: what counts, and whether there is more that is pending."""
 
-    posted: list[Coverage]
-    pending: list[PendingApplication]
+    posted: list[Coverage] = field(default_factory=list)
+    has_pending: bool = False
 
 
 class ReversibleApplication(NamedTuple):
@@ -119,14 +122,9 @@ class CreditApplicationStore:
         )
         found: dict[UUID, PeriodCoverage] = {}
         for row in records:
-            coverage = found.setdefault(row["billing_period_id"], PeriodCoverage([], []))
+            coverage = found.setdefault(row["billing_period_id"], PeriodCoverage())
             if row["is_pending"]:
-                key = LedgerEntryKey(
-                    row["subscription_id"], row["ledger_transaction_id"], row["id"]
-                )
-                coverage.pending.append(
-                    PendingApplication(key, row["usage_credit_id"], row["amount"])
-                )
+                coverage.has_pending = True
             elif row["amount"] > 0:
                 coverage.posted.append(
                     Coverage(
@@ -138,6 +136,22 @@ class CreditApplicationStore:
                     )
                 )
         return found
+
+    async def list_pending(
+        self, tx: Transaction, billing_period_ids: Iterable[UUID]
+    ) -> list[PendingApplication]:
+        """Return the applications to periods that nobody has posted or discarded."""
+        records = await tx.pg.fetch(
+            _LIST_PENDING, tx.scope.tenant_id, tx.scope.livemode, list(billing_period_ids)
+        )
+        return [
+            PendingApplication(
+                LedgerEntryKey(row["subscription_id"], row["ledger_transaction_id"], row["id"]),
+                row["usage_credit_id"],
+                row["amount"],
+            )
+            for row in records
+        ]
 
     async def release_pending(
         self, tx: Transaction, pending: Sequence[PendingApplication], *, now: datetime

@@ -265,7 +265,9 @@ async def _unavailable_on_lost_connection() -> AsyncIterator[None]:
 
 def is_conflict(error: BaseException) -> bool:
     """Whether the error means that a new attempt of the same transaction may succeed."""
-    return sqlstate_of(error) in _CONFLICTS or isinstance(error, LostRace)
+    # A migration ran: the next attempt prepares its statements anew.
+    stale = isinstance(error, asyncpg.InvalidCachedStatementError)
+    return stale or sqlstate_of(error) in _CONFLICTS or isinstance(error, LostRace)
 
 
 def retried_on_conflict(

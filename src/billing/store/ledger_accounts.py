@@ -1,7 +1,7 @@
 """The accounts of the ledger."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -19,8 +19,8 @@ ON CONFLICT DO NOTHING
 """
 _LIST_TENANT_ACCOUNTS: Final = """
 SELECT kind, id FROM ledger_accounts
-WHERE tenant_id = $1 AND livemode = $2 AND currency = $3 AND subscription_id IS NULL
-  AND kind <> 'credit'
+WHERE tenant_id = $1 AND livemode = $2 AND kind = ANY ($4::text[]) AND currency = $3
+  AND subscription_id IS NULL AND kind <> 'credit'
 """
 _FIND_REFUND_CLEARING: Final = """
 SELECT id FROM ledger_accounts
@@ -76,13 +76,24 @@ class LedgerAccountStore:
         """Return the accounts that a tenant has once a currency."""
         key = (tx.scope, currency)
         if key not in self._tenant_accounts:
-            records = await tx.pg.fetch(
-                _LIST_TENANT_ACCOUNTS, tx.scope.tenant_id, tx.scope.livemode, currency
-            )
-            found = {LedgerAccountKind(record["kind"]): record["id"] for record in records}
-            assert set(found) == set(TENANT_ACCOUNT_KINDS), "a plan's currency has its accounts"
+            found = await self._list_tenant_accounts(tx, currency)
+            if len(found) < len(TENANT_ACCOUNT_KINDS):
+                # An older version made the currency's first plan.
+                await self.insert_tenant_accounts(tx, currency=currency, now=datetime.now(UTC))
+                found = await self._list_tenant_accounts(tx, currency)
+                return found  # not kept: the transaction may be rolled back
             self._tenant_accounts[key] = found
         return self._tenant_accounts[key]
+
+    async def _list_tenant_accounts(self, tx: Transaction, currency: str) -> TenantAccounts:
+        records = await tx.pg.fetch(
+            _LIST_TENANT_ACCOUNTS,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            currency,
+            list(TENANT_ACCOUNT_KINDS),
+        )
+        return {LedgerAccountKind(record["kind"]): record["id"] for record in records}
 
     async def get_refund_clearing_account(
         self, tx: Transaction, *, subscription_id: UUID, currency: str, now: datetime

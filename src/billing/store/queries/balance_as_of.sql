@@ -27,25 +27,38 @@ WITH entries AS (
     FROM owed o
     JOIN billing_periods p
       ON p.tenant_id = $1 AND p.livemode = $2 AND p.id = o.billing_period_id
+), moved AS MATERIALIZED (
+    SELECT source_usage_credit_id AS id,
+           sum(CASE WHEN NOT is_posted THEN 0
+                    WHEN credit_account_id = source_usage_credit_id THEN amount
+                    WHEN debit_account_id = source_usage_credit_id THEN -amount
+                    ELSE 0 END) AS posted,
+           sum(CASE WHEN NOT is_posted AND debit_account_id = source_usage_credit_id THEN amount
+                    ELSE 0 END) AS pending
+    FROM entries
+    WHERE source_usage_credit_id IS NOT NULL
+    GROUP BY source_usage_credit_id
 ), by_credit AS (
-    SELECT k.id,
-           coalesce(sum(e.amount) FILTER (WHERE e.is_posted AND e.credit_account_id = k.id), 0)
-               - coalesce(sum(e.amount) FILTER (WHERE e.is_posted AND e.debit_account_id = k.id), 0)
-               AS posted,
-           coalesce(sum(e.amount) FILTER (
-               WHERE NOT e.is_posted AND e.debit_account_id = k.id
-           ), 0) AS pending,
-           bool_and(k.expires_at IS NULL OR k.expires_at > $4)
-               AND bool_and(b.voided_at IS NULL OR b.voided_at > $4)
-               AND bool_and(p.id IS NULL OR p.billed_at IS NULL OR p.billed_at > $4) AS is_live
-    FROM usage_credits k
-    JOIN usage_credit_balances b
-      ON b.tenant_id = $1 AND b.livemode = $2 AND b.usage_credit_id = k.id
-    LEFT JOIN billing_periods p
-      ON p.tenant_id = $1 AND p.livemode = $2 AND p.id = k.billing_period_id
-    JOIN entries e ON e.source_usage_credit_id = k.id
-    WHERE k.tenant_id = $1 AND k.livemode = $2 AND k.subscription_id = $3
-    GROUP BY k.id
+    SELECT moved.posted, moved.pending,
+           (k.expires_at IS NULL OR k.expires_at > $4)
+               AND (b.voided_at IS NULL OR b.voided_at > $4)
+               AND (p.id IS NULL OR p.billed_at IS NULL OR p.billed_at > $4) AS is_live
+    FROM moved
+    CROSS JOIN LATERAL (
+        SELECT own.expires_at, own.billing_period_id FROM usage_credits own
+        WHERE own.tenant_id = $1 AND own.livemode = $2 AND own.id = moved.id
+        LIMIT 1
+    ) AS k
+    CROSS JOIN LATERAL (
+        SELECT own.voided_at FROM usage_credit_balances own
+        WHERE own.tenant_id = $1 AND own.livemode = $2 AND own.usage_credit_id = moved.id
+        LIMIT 1
+    ) AS b
+    LEFT JOIN LATERAL (
+        SELECT own.id, own.billed_at FROM billing_periods own
+        WHERE own.tenant_id = $1 AND own.livemode = $2 AND own.id = k.billing_period_id
+        LIMIT 1
+    ) AS p ON true
 )
 SELECT by_state.unbilled::bigint, by_state.billed_not_invoiced::bigint, by_state.invoiced::bigint,
        coalesce(sum(by_credit.posted), 0)::bigint AS credit_balance,
