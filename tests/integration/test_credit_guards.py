@@ -234,6 +234,21 @@ class TestCredits:
             await attempt(rows.connection, changing("usage_credit_balances", change), credit["id"])
         assert_violates(refusal, f"ck_usage_credit_balances_{constraint}")
 
+    @pytest.mark.parametrize(
+        ("end", "status"), [("voided_at", "voided"), ("expired_at", "expired")]
+    )
+    async def test_the_end_of_a_credit_is_final(
+        self, rows: CreditRows, end: str, status: str
+    ) -> None:
+        credit_id = await a_row(rows, "usage_credit_balances")
+        table = "usage_credit_balances"
+        ended = changing(table, f"status = '{status}', {end} = now()")
+        await rows.connection.execute(ended, credit_id)
+        await rows.connection.execute(changing(table, f"{end} = {end}"), credit_id)
+        for change in (f"status = 'available', {end} = NULL", f"{end} = now() + interval '1 day'"):
+            with pytest.raises(RestrictViolationError, match="has come to its end, for good"):
+                await attempt(rows.connection, changing(table, change), credit_id)
+
     async def test_all_of_a_credit_can_be_spent(self, rows: CreditRows) -> None:
         credit = await rows.add_credit()
         change = "remaining_amount = 0, status = 'fully_used'"
