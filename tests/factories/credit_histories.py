@@ -27,6 +27,21 @@ class Request:
         return getattr(subscription, self.action)(now, **self.arguments)
 
 
+def without_late_usage(
+    each: Request, subscription: ReferenceSubscription, now: datetime
+) -> Request:
+    """Move usage from before a credit's end that is over to that end.
+
+    Usage is paid by a credit that nobody has expired yet: late usage tells whether somebody has.
+    """
+    ends = [credit.expires_at for credit in subscription.credits if credit.is_over(now)]
+    last_end = max((end for end in ends if end is not None), default=None)
+    if each.action != "use" or last_end is None:
+        return each
+    events = [(what, much, max(when, last_end)) for what, much, when in each.arguments["events"]]
+    return request("use", events=events)
+
+
 def request(action: str, **arguments: Any) -> Request:
     """Write a request."""
     return Request(action, arguments)
@@ -266,11 +281,12 @@ class Cancel(Step):
             yield request("cancel", is_immediate=self.is_immediate)
 
 
-def play(step: Step, subscription: ReferenceSubscription, now: datetime) -> frozenset[str]:
-    """Play a step to the reference alone; return the reasons of its refusal, if it was refused."""
+def refusals_of(
+    each: Request, subscription: ReferenceSubscription, now: datetime
+) -> frozenset[str]:
+    """Ask the reference; return the reasons if it refuses."""
     try:
-        for each in step.requests(subscription, now):
-            each.play(subscription, now)
+        each.play(subscription, now)
     except Refused as refusal:
         return refusal.reasons
     return frozenset()

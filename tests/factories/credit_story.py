@@ -14,7 +14,7 @@ from billing.v1 import catalog_pb2, ledger_pb2, subscription_pb2
 from tests.factories.client import BillingClient, component, error_info, moment
 from tests.factories.clock import START, FakeClock
 from tests.factories.credit_audit import assert_balance, assert_same, assert_same_records
-from tests.factories.credit_histories import Request, RunAll, Step, on_the_hour
+from tests.factories.credit_histories import Request, RunAll, Step, on_the_hour, refusals_of
 from tests.factories.reference_books import Plan
 from tests.factories.reference_ledger import ReferenceSubscription
 from tests.factories.reference_subscription import Refused
@@ -120,7 +120,7 @@ class Story:
             answer = await served.ask(request)
         except grpc.aio.AioRpcError as error:
             reason = error_info(error).reason
-            assert reason in _refusals(reference, request, now), (request, reason)
+            assert reason in refusals_of(request, reference, now), f"{request}: {reason}"
             return reason
         try:
             expected = request.play(reference, answer.moment or now)
@@ -178,14 +178,6 @@ class Story:
         """Compare what takes longer to read: payments, refunds, applications, summaries."""
         for served, reference in zip(self.served, self.references, strict=True):
             await assert_same_records(served, reference)
-
-
-def _refusals(reference: ReferenceSubscription, request: Request, now: datetime) -> frozenset[str]:
-    try:
-        request.play(reference, now)
-    except Refused as refusal:
-        return refusal.reasons
-    return frozenset({"nothing: it should be done"})
 
 
 def sides_of(lines: Sequence[ledger_pb2.TrialBalanceLine]) -> Mapping[str, int]:

@@ -1,0 +1,360 @@
+"""What the reference keeps of a subscription: periods, usage, and the consumption of credits.
+
+Nothing of the service is used here: plain integers in minor units, decimals, datetimes in UTC.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+from tests.factories.reference_books import (
+    BREAKAGE,
+    CREDIT,
+    PROMOTIONAL_EXPENSE,
+    RECEIVABLE,
+    USAGE_REVENUE,
+    Account,
+    Books,
+    Plan,
+    Posting,
+)
+from tests.factories.reference_credits import (
+    CHARGES,
+    Application,
+    Cost,
+    Credit,
+    Demands,
+    Segment,
+    Taking,
+    demands_of,
+    segments_of,
+    take,
+    unpaid_demands,
+)
+
+MAX_CLOCK_LEAD = timedelta(hours=1)
+
+
+class Refused(Exception):
+    """An operation that must be refused, for any of the reasons that hold."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__(", ".join(reasons))
+        self.reasons = frozenset(reasons)
+
+
+def refuse_if(**reasons: bool) -> None:
+    """Raise Refused with those reasons that hold; they are written in lower case."""
+    holding = [reason.upper() for reason, holds in reasons.items() if holds]
+    if holding:
+        raise Refused(*holding)
+
+
+@dataclass
+class Period:
+    """One billing period with the costs counted in it; ``invoice`` holds the amounts of lines."""
+
+    number: int
+    start: datetime
+    end: datetime
+    costs: list[Cost] = field(default_factory=list)
+    quantities: dict[int, Decimal] = field(default_factory=dict)
+    charges: int = 0
+    billed_at: datetime | None = None
+    invoiced_at: datetime | None = None
+    invoice: dict[str, int] = field(default_factory=dict)
+
+
+class Balance(NamedTuple):
+    """What a subscription owes and has."""
+
+    unbilled: int
+    billed_not_invoiced: int
+    invoiced: int
+    credit_balance: int
+    available_credit: int
+    net: int
+
+    @property
+    def outstanding(self) -> int:
+        """All that is owed."""
+        return self.unbilled + self.billed_not_invoiced + self.invoiced
+
+
+class Expiry(NamedTuple):
+    """What expiring the credits of a subscription did."""
+
+    expired: int
+    amount: int
+    deferred: int
+
+
+@dataclass
+class SubscriptionBooks:
+    """One subscription with all that is known of it."""
+
+    plan: Plan
+    started_at: datetime
+    is_realtime: bool = False
+    books: Books = field(default_factory=Books)
+    periods: list[Period] = field(default_factory=list)
+    credits: list[Credit] = field(default_factory=list)
+    applications: list[Application] = field(default_factory=list)
+    cancel_at: datetime | None = None
+    is_cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self._open_following()
+
+    # Periods
+
+    @property
+    def open_periods(self) -> list[Period]:
+        """The periods that are not billed, oldest first."""
+        return [period for period in self.periods if period.billed_at is None]
+
+    @property
+    def oldest_open(self) -> Period | None:
+        """The next period to be billed; a cancelled subscription has none."""
+        return next(iter(self.open_periods), None)
+
+    def _open_following(self) -> None:
+        start = self.periods[-1].end if self.periods else self.started_at
+        number = len(self.periods)
+        self.periods.append(Period(number, start, self.plan.boundary(self.started_at, number + 1)))
+
+    def begun_at(self, moment: datetime) -> datetime:
+        """When the last period begins that there is at a moment, opened or not."""
+        return self._span_at(moment)[0]
+
+    def ends_at(self, moment: datetime) -> datetime:
+        """When the last period ends that there is at a moment, opened or not."""
+        return self._span_at(moment)[1]
+
+    def _span_at(self, moment: datetime) -> tuple[datetime, datetime]:
+        start, end, index = self.periods[-1].start, self.periods[-1].end, len(self.periods)
+        while end <= moment and not self.is_cancelled:
+            index += 1
+            start, end = end, self.plan.boundary(self.started_at, index)
+        return start, end
+
+    def _open_until(self, moment: datetime) -> None:
+        while self.periods[-1].end <= moment:
+            self._open_following()
+
+    # Usage
+
+    def use(self, now: datetime, events: Sequence[tuple[int, str, datetime]]) -> list[str]:
+        """Rate events (component, quantity, moment); return each one's refusal, or nothing."""
+        refusals = [self._refusal_of(at, now) for _, _, at in events]
+        before = {period.number: len(period.costs) for period in self.periods}
+        for event, refusal in zip(events, refusals, strict=True):
+            if not refusal:
+                self._count(*event, now)
+        if self.is_realtime:
+            for period in self.open_periods:
+                costs = period.costs[before.get(period.number, 0) :]
+                segments = self._segments(period)
+                self._consume(period, segments, demands_of(costs, segments), "realtime", now)
+        return refusals
+
+    def _refusal_of(self, at: datetime, now: datetime) -> str:
+        if self.is_cancelled:
+            return "SUBSCRIPTION_CANCELLED"
+        if at > now + MAX_CLOCK_LEAD:
+            return "EVENT_IN_FUTURE"
+        if at < self.started_at:
+            return "EVENT_BEFORE_SUBSCRIPTION"
+        if self.cancel_at is not None and at >= self.cancel_at:
+            return "EVENT_AFTER_CANCELLATION"
+        return ""
+
+    def _count(self, component: int, quantity: str, at: datetime, now: datetime) -> None:
+        self._open_until(min(at, now))
+        period = self._period_of(at)
+        before = period.quantities.get(component, Decimal(0))
+        after = period.quantities[component] = before + Decimal(quantity)
+        cost = self.plan.charge(component, after) - self.plan.charge(component, before)
+        period.costs.append(Cost(component, at, cost))
+        self.books.post(
+            "usage_cost",
+            -cost,
+            Account(RECEIVABLE),
+            Account(USAGE_REVENUE),
+            now,
+            period=period.number,
+        )
+
+    def _period_of(self, at: datetime) -> Period:
+        """The open period of a moment; the oldest one for late usage, the last one ahead of it."""
+        return max(
+            (period for period in self.open_periods if period.start <= at),
+            key=lambda period: period.start,
+            default=self.open_periods[0],
+        )
+
+    # Consumption and expiry
+
+    def _segments(self, period: Period) -> list[Segment]:
+        return segments_of(period.start, period.end, self.credits)
+
+    def _applied_to(self, period: Period) -> list[Application]:
+        return [each for each in self.applications if each.period == period.number]
+
+    def _unpaid(self, period: Period) -> Demands:
+        """What of a period nothing has paid; its charges are those of the last segment."""
+        segments = self._segments(period)
+        applied = self._applied_to(period)
+        unpaid = unpaid_demands(period.costs, segments, applied)
+        paid_charges = sum(each.live for each in applied if each.component is CHARGES)
+        return {**unpaid, (len(segments) - 1, CHARGES): period.charges - paid_charges}
+
+    def _consume(
+        self,
+        period: Period,
+        segments: Sequence[Segment],
+        demands: Demands,
+        kind: str,
+        now: datetime,
+    ) -> None:
+        takings = take(
+            self.credits,
+            segments,
+            demands,
+            period=period.number,
+            components=self.plan.components,
+            limit=max(0, self.books.receivable(period.number, now)),
+        )
+        for taking in takings:
+            self._apply(taking, period, kind, now)
+
+    def _apply(self, taking: Taking, period: Period, kind: str, now: datetime) -> None:
+        is_settlement = kind == "settlement"
+        self.applications.append(
+            Application(
+                credit=taking.credit.number,
+                kind=kind,
+                period=period.number,
+                component=taking.component,
+                amount=taking.amount,
+                since=None if is_settlement else taking.segment.start,
+                until=None if is_settlement else taking.segment.end,
+            )
+        )
+        target = "charge" if taking.component is CHARGES else "usage"
+        self.books.post(
+            f"credit_applied_to_{target}",
+            taking.amount,
+            Account(CREDIT, taking.credit.number),
+            Account(RECEIVABLE),
+            now,
+            period=period.number,
+        )
+
+    def expire(self, now: datetime) -> Expiry:
+        """Expire what is over, after it has paid the usage before its end.
+
+        Whatever but usage changes what past usage needs, or what there is to pay it with, does
+        this first: so the result does not depend on when it is done without such a reason.
+        """
+        period = self.oldest_open
+        over = [credit for credit in self.credits if credit.is_over(now) and credit.remaining > 0]
+        if period is not None:
+            over = [credit for credit in over if credit.expires_at < period.end]  # type: ignore[operator]
+            self._consume_until_last_end(period, over, now)
+        expired = [self._expire(credit, now) for credit in over if credit.remaining > 0]
+        deferred = [c for c in self.credits if c.is_over(now) and c.remaining > 0]
+        return Expiry(len(expired), sum(expired), len(deferred))
+
+    def _consume_until_last_end(
+        self, period: Period, over: Sequence[Credit], now: datetime
+    ) -> None:
+        ends = [credit.expires_at for credit in over if credit.expires_at is not None]
+        if not ends:
+            return
+        last_end = max(ends)
+        segments = self._segments(period)
+        ended = sum(segment.end <= last_end for segment in segments)
+        demands = {key: amount for key, amount in self._unpaid(period).items() if key[0] < ended}
+        self._consume(period, segments, demands, "run", now)
+
+    def _expire(self, credit: Credit, now: datetime) -> int:
+        amount, credit.remaining = credit.remaining, 0
+        credit.expired_at = now
+        self._write_off(credit, "credit_grant_expired", amount, now)
+        return amount
+
+    def _write_off(self, credit: Credit, entry_type: str, amount: int, now: datetime) -> None:
+        taker = BREAKAGE if credit.is_paid else PROMOTIONAL_EXPENSE
+        self.books.post(entry_type, -amount, Account(CREDIT, credit.number), Account(taker), now)
+
+    def _issue(self, credit: Credit, entry_type: str, source: str, now: datetime) -> None:
+        credit.remaining = credit.issued
+        self.credits.append(credit)
+        account = Account(CREDIT, credit.number)
+        self.books.post(entry_type, credit.issued, Account(source), account, now)
+
+    def _charge_deficit(
+        self, amount: int, taker: str, now: datetime, *, is_pending: bool = False
+    ) -> Posting:
+        """Charge what a credit cannot give back to the open period, or else to the last."""
+        period = self.oldest_open or self.periods[-1]
+        if not is_pending:
+            period.charges += amount
+        return self.books.post(
+            "credit_deficit_charged",
+            -amount,
+            Account(RECEIVABLE),
+            Account(taker),
+            now,
+            period=period.number,
+            is_pending=is_pending,
+        )
+
+    @contextmanager
+    def _up_to_date(self, now: datetime) -> Iterator[None]:
+        """Expire first; a refusal in the block undoes that too."""
+        is_anything_over = any(credit.is_over(now) for credit in self.credits)
+        kept = copy.deepcopy(self.__dict__) if is_anything_over else self.__dict__
+        self.expire(now)
+        try:
+            yield
+        except Refused:
+            self.__dict__ = kept
+            raise
+
+    # What it comes to
+
+    def balance(self, at: datetime) -> Balance:
+        """What was owed and what was there at a moment, by recorded time."""
+        unbilled = billed = invoiced = 0
+        for period in self.periods:
+            owed = self.books.receivable(period.number, at)
+            if period.invoiced_at is not None and period.invoiced_at <= at:
+                invoiced += owed
+            elif period.billed_at is not None and period.billed_at <= at:
+                billed += owed
+            else:
+                unbilled += owed
+        credit_balance = sum(self.books.credit_value(c.number, at) for c in self.credits)
+        net = credit_balance - unbilled - billed - invoiced
+        assert net == self.books.net(at), "the balance is not what moved"
+        assert self.books.clearing(at) == 0
+        available = sum(self.available(credit, at) for credit in self.credits)
+        return Balance(unbilled, billed, invoiced, credit_balance, available, net)
+
+    def available(self, credit: Credit, at: datetime) -> int:
+        """What could be spent of a credit at a moment."""
+        is_voided = credit.voided_at is not None and credit.voided_at <= at
+        if is_voided or credit.is_over(at):
+            return 0
+        if credit.period is not None:
+            billed_at = self.periods[credit.period].billed_at
+            if billed_at is not None and billed_at <= at:
+                return 0
+        value = self.books.credit_value(credit.number, at)
+        return value - self.books.credit_held(credit.number, at)
