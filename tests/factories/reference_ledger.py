@@ -49,7 +49,7 @@ class ReferenceSubscription(PaymentBooks):
             and not self._is_ever_in_effect(self.periods[period], begins_at, expires_at),
         )
         if begins_at < now:
-            self.expire(now)
+            self.bring_up_to_date(now)
         credit = Credit(
             number=len(self.credits),
             is_paid=False,

@@ -80,7 +80,7 @@ class PaymentBooks(SubscriptionBooks):
             payment_not_pending=payment.status == "failed",
         )
         if payment.period is not None:
-            self.expire(now)
+            self.bring_up_to_date(now)
         credit = Credit(
             number=len(self.credits),
             is_paid=True,
@@ -137,7 +137,7 @@ class PaymentBooks(SubscriptionBooks):
         refuse_if(payment_not_succeeded=payment.status != "succeeded")
         refuse_if(refund_exceeds_payment=amount + self.refunded(payment) > payment.amount)
         assert payment.credit is not None
-        self.expire(now)
+        self.bring_up_to_date(now)
         credit = self.credits[payment.credit]
         refund = Refund(len(self.refunds), number, amount)
         self.refunds.append(refund)
@@ -223,7 +223,7 @@ class PaymentBooks(SubscriptionBooks):
             refund_confirmed_otherwise=refund.status == "succeeded",
             refund_not_pending=refund.status == "failed",
         )
-        self.expire(now)
+        self.bring_up_to_date(now)
         refund.status, refund.token = "succeeded", token
         for posting in self._pending_of(refund):
             if posting.entry_type == "credit_deficit_charged":
@@ -255,7 +255,7 @@ class PaymentBooks(SubscriptionBooks):
         if refund.status == "failed":
             return
         refuse_if(refund_not_pending=refund.status == "succeeded")
-        self.expire(now)
+        self.bring_up_to_date(now)
         refund.status = "failed"
         for posting in self._pending_of(refund):
             posting.discarded_at = now

@@ -151,6 +151,8 @@ class SubscriptionBooks:
     def use(self, now: datetime, events: Sequence[tuple[int, str, datetime]]) -> list[str]:
         """Rate events (component, quantity, moment); return each one's refusal, or nothing."""
         refusals = [self._refusal_of(at, now) for _, _, at in events]
+        if self.is_realtime and not all(refusals):
+            self.bring_up_to_date(now)
         before = {period.number: len(period.costs) for period in self.periods}
         for event, refusal in zip(events, refusals, strict=True):
             if not refusal:
@@ -256,6 +258,12 @@ class SubscriptionBooks:
         )
 
     def expire(self, now: datetime) -> Expiry:
+        """Do what the job does: nothing where nothing is left to expire."""
+        if not any(credit.is_over(now) and credit.remaining > 0 for credit in self.credits):
+            return Expiry(0, 0, 0)
+        return self.bring_up_to_date(now)
+
+    def bring_up_to_date(self, now: datetime) -> Expiry:
         """Expire what is over, after it has paid the usage before its end.
 
         Whatever but usage changes what past usage needs, or what there is to pay it with, does
@@ -265,15 +273,20 @@ class SubscriptionBooks:
         over = [credit for credit in self.credits if credit.is_over(now) and credit.remaining > 0]
         if period is not None:
             over = [credit for credit in over if credit.expires_at < period.end]  # type: ignore[operator]
-            self._consume_until_last_end(period, over, now)
+            self._consume_until_last_end(period, now)
         expired = [self._expire(credit, now) for credit in over if credit.remaining > 0]
         deferred = [c for c in self.credits if c.is_over(now) and c.remaining > 0]
         return Expiry(len(expired), sum(expired), len(deferred))
 
-    def _consume_until_last_end(
-        self, period: Period, over: Sequence[Credit], now: datetime
-    ) -> None:
-        ends = [credit.expires_at for credit in over if credit.expires_at is not None]
+    def _consume_until_last_end(self, period: Period, now: datetime) -> None:
+        # Of all credits: that one is used up already does not undo that its time has ended.
+        ends = [
+            credit.expires_at
+            for credit in self.credits
+            if credit.expires_at is not None
+            and period.start < credit.expires_at < period.end
+            and credit.is_over(now)
+        ]
         if not ends:
             return
         last_end = max(ends)
@@ -320,7 +333,7 @@ class SubscriptionBooks:
         """Expire first; a refusal in the block undoes that too."""
         is_anything_over = any(credit.is_over(now) for credit in self.credits)
         kept = copy.deepcopy(self.__dict__) if is_anything_over else self.__dict__
-        self.expire(now)
+        self.bring_up_to_date(now)
         try:
             yield
         except Refused:

@@ -277,14 +277,6 @@ PAID_IN_PART_AND_RAISED = [
 ]
 
 
-UNSETTLED_USAGE = pytest.mark.xfail(
-    strict=True, reason="realtime usage takes what would have paid usage before an expiry"
-)
-LAST_EXPIRY_FORGOTTEN = pytest.mark.xfail(
-    strict=True, reason="usage before an expiry stays unpaid where nothing is left to expire"
-)
-
-
 @pytest.mark.parametrize(
     ("story", "is_realtime", "expired_part"),
     [
@@ -301,14 +293,12 @@ LAST_EXPIRY_FORGOTTEN = pytest.mark.xfail(
             [*PAID_IN_PART_AND_RAISED, used(9, 10)],
             True,
             50,
-            marks=UNSETTLED_USAGE,
             id="more usage",
         ),
         pytest.param(
             [*USED_ON_BOTH_SIDES_OF_AN_EXPIRY, at(9, "void", number=2)],
             False,
             20,  # between the two expiries
-            marks=LAST_EXPIRY_FORGOTTEN,
             id="another credit is voided",
         ),
     ],

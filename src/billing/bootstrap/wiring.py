@@ -122,6 +122,16 @@ def wire_use_cases(
         clock,
         batch_size=settings.batch_size,
     )
+    expiry = CreditExpiry(
+        database,
+        stores.subscriptions,
+        stores.credits,
+        stores.period_reader,
+        stores.credit_reader,
+        stores.ledger,
+        stores.credit_posting,
+        clock,
+    )
     return UseCases(
         catalog=traced(
             CatalogService(
@@ -154,7 +164,7 @@ def wire_use_cases(
                 stores.usage_meters,
                 stores.ledger,
                 stores.accounts,
-                RealtimeCredits(stores.credit_reader, stores.credit_posting),
+                RealtimeCredits(stores.credit_reader, stores.credit_posting, expiry),
                 metering,
                 clock,
             )
@@ -163,22 +173,14 @@ def wire_use_cases(
         ledger=traced(
             LedgerService(database, stores.ledger, stores.balances, stores.subscriptions, clock)
         ),
-        credits=_wire_credits(database, stores, clock),
+        credits=_wire_credits(database, stores, expiry, clock),
     )
 
 
-def _wire_credits(database: Database, stores: Stores, clock: Clock) -> CreditUseCases:
+def _wire_credits(
+    database: Database, stores: Stores, expiry: CreditExpiry, clock: Clock
+) -> CreditUseCases:
     """Wire the services of credits, payments and refunds."""
-    expiry = CreditExpiry(
-        database,
-        stores.subscriptions,
-        stores.credits,
-        stores.period_reader,
-        stores.credit_reader,
-        stores.ledger,
-        stores.credit_posting,
-        clock,
-    )
     return CreditUseCases(
         credits=traced(
             CreditService(

@@ -232,7 +232,7 @@ class CreditAdjustmentService:
         self, tx: Transaction, subscription: Subscription, usage_credit_id: UUID, *, now: datetime
     ) -> UsageCredit:
         """Return a credit after all that is over by now has expired."""
-        await self._expiry.settle_overdue(tx, subscription, now=now)
+        await self._expiry.settle_overdue(tx, [subscription], now=now)
         return await self._credits.lock_credit(tx, usage_credit_id)
 
     async def _discard_holds(

@@ -24,7 +24,7 @@ from billing.services.credit_journal import CreditJournal, CreditPosting
 from billing.services.credit_reading import CreditReader
 from billing.services.open_periods import PeriodReader
 from billing.services.ports import Clock
-from billing.store.credits import CreditStore
+from billing.store.credits import CreditStore, PeriodSpan
 from billing.store.database import Database, Transaction, retried_on_conflict
 from billing.store.ledger import LedgerStore, NewLedgerTransaction
 from billing.store.subscriptions import SubscriptionStore
@@ -115,28 +115,36 @@ class CreditExpiry:
             return await self._settle(tx, list(subscriptions.values()), now=self._clock())
 
     async def settle_overdue(
-        self, tx: Transaction, subscription: Subscription, *, now: datetime
+        self, tx: Transaction, subscriptions: Collection[Subscription], *, now: datetime
     ) -> None:
-        """Bring a locked subscription's credits up to date before somebody judges them."""
-        await self._settle(tx, [subscription], now=now)
+        """Bring locked subscriptions up to date before somebody judges their credits.
+
+        Usage from before an expiry is paid even if nothing is left to expire: who comes later must
+        not find it.
+        """
+        await self._settle(tx, subscriptions, now=now)
 
     async def _settle(
-        self, tx: Transaction, subscriptions: Sequence[Subscription], *, now: datetime
+        self, tx: Transaction, subscriptions: Collection[Subscription], *, now: datetime
     ) -> _Expired:
         live = await self._credit_reader.read_live_credits(tx, [s.id for s in subscriptions])
-        overdue = {
-            subscription.id: [c for c in live.get(subscription.id, ()) if c.is_over(now)]
-            for subscription in subscriptions
-        }
-        touched = [subscription for subscription in subscriptions if overdue[subscription.id]]
+        touched = [subscription for subscription in subscriptions if subscription.id in live]
         if not touched:
             return _Expired()
         open_periods = await self._period_reader.read_open_periods(tx, touched)
-        due = {s.id: _due(overdue[s.id], open_periods[s.id]) for s in touched}
-        done = _Expired(deferred_count=sum(len(overdue[s.id]) - len(due[s.id]) for s in touched))
-        touched = [subscription for subscription in touched if due[subscription.id]]
+        current = [listed.oldest for listed in open_periods.values() if listed.periods]
+        until = await self._credits.list_last_expiries(
+            tx,
+            [PeriodSpan(p.id, p.subscription_id, p.period_start, p.period_end) for p in current],
+            now=now,
+        )
+        over = {s.id: [c for c in live[s.id] if c.is_over(now)] for s in touched}
+        due = {s.id: _due(over[s.id], open_periods[s.id]) for s in touched}
+        done = _Expired(deferred_count=sum(len(over[s.id]) - len(due[s.id]) for s in touched))
+        ended = {period.subscription_id for period in current if period.id in until}
+        touched = [s for s in touched if due[s.id] or s.id in ended]
         if touched:
-            await self._expire_due(tx, touched, open_periods, due, done, now=now)
+            await self._expire_due(tx, touched, open_periods, due, until, done, now=now)
         return done
 
     async def _expire_due(
@@ -145,6 +153,7 @@ class CreditExpiry:
         subscriptions: Sequence[Subscription],
         open_periods: Mapping[UUID, OpenPeriods],
         due: Mapping[UUID, Collection[UsageCredit]],
+        until: Mapping[UUID, datetime],
         done: _Expired,
         *,
         now: datetime,
@@ -154,31 +163,37 @@ class CreditExpiry:
         period_credits = await self._credit_reader.read_period_credits(
             tx, current, tallies, now=now
         )
-        transactions = {
-            s.id: NewLedgerTransaction(identifiers.new_id(), s.id, "Expiry of credits")
-            for s in subscriptions
-        }
+        journal = await self._posting.open_journal(tx, {s.currency for s in subscriptions}, now=now)
+        transactions = []
+        for subscription in subscriptions:
+            listed = open_periods[subscription.id]
+            transaction = NewLedgerTransaction(
+                identifiers.new_id(), subscription.id, "Expiry of credits"
+            )
+            gone = [(credit, credit.remaining_minor) for credit in due[subscription.id]]
+            before = journal.entry_count
+            if listed.periods:
+                credits_ = period_credits[listed.oldest.id]
+                moment = until.get(listed.oldest.id)
+                if moment is not None:
+                    _consume_until(journal, subscription, listed, credits_, moment, transaction.id)
+                gone = [(credit, credits_.book.remaining[credit.id]) for credit, _ in gone]
+            for credit, left_minor in gone:
+                if left_minor > 0:
+                    journal.expire(credit, left_minor, transaction.id)
+                    done.expired_count += 1
+                    done.amounts[credit.currency] += left_minor
+            if journal.entry_count > before:
+                transactions.append(transaction)
+        if not transactions:
+            return
         await self._ledger.insert_transactions(
             tx,
-            transactions.values(),
+            transactions,
             source_type=LedgerSourceType.CREDIT_EXPIRATION,
             source_id=identifiers.new_id(),
             now=now,
         )
-        journal = await self._posting.open_journal(tx, {s.currency for s in subscriptions}, now=now)
-        for subscription in subscriptions:
-            listed = open_periods[subscription.id]
-            transaction_id = transactions[subscription.id].id
-            over = [(credit, credit.remaining_minor) for credit in due[subscription.id]]
-            if listed.periods:
-                credits_ = period_credits[listed.oldest.id]
-                until = max(c.expires_at for c, _ in over if c.expires_at is not None)
-                _consume_until(journal, subscription, listed, credits_, until, transaction_id)
-                over = list(credits_.book.over_by(until))
-            for credit, left_minor in over:
-                journal.expire(credit, left_minor, transaction_id)
-                done.expired_count += 1
-                done.amounts[credit.currency] += left_minor
         await self._posting.write(tx, journal)
 
 

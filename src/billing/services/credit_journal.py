@@ -79,6 +79,11 @@ class CreditJournal:
     receivables: Counter[UUID] = field(default_factory=Counter)
     changes: dict[UUID, ValueChange] = field(default_factory=dict)
 
+    @property
+    def entry_count(self) -> int:
+        """How many entries were gathered so far."""
+        return len(self.posted) + len(self.pending)
+
     def change(self, credit: UsageCredit) -> ValueChange:
         """Return the change of a credit's value, to add to."""
         return self.changes.setdefault(credit.id, ValueChange(credit))

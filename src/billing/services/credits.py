@@ -81,7 +81,7 @@ class CreditService:
             await self._require_scope(tx, subscription, terms, now=now)
             if terms.effective_at is not None and terms.effective_at < now:
                 # It may pay usage from before: what is over by now has paid that already.
-                await self._expiry.settle_overdue(tx, subscription, now=now)
+                await self._expiry.settle_overdue(tx, [subscription], now=now)
             credit = new_credit(terms, now=now)
             journal, transaction_id = await self._posting.open_transaction(
                 tx,

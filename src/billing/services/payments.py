@@ -199,7 +199,7 @@ class PaymentService:
         is_settlement = payment.purpose is PaymentPurpose.PERIOD_SETTLEMENT
         if is_settlement:
             # What the period owes is what no credit has paid: those that are over come first.
-            await self._expiry.settle_overdue(tx, subscription, now=now)
+            await self._expiry.settle_overdue(tx, [subscription], now=now)
         journal, transaction_id = await self._posting.open_transaction(
             tx,
             subscription,

@@ -9,6 +9,7 @@ from billing.domain.credit_consumption import CreditBook, consume, segment_numbe
 from billing.domain.credits import CreditApplicationKind
 from billing.domain.subscriptions import CreditApplicationMode
 from billing.domain.usage import AcceptedUsage, UsageBook
+from billing.services.credit_expiry import CreditExpiry
 from billing.services.credit_journal import CreditPosting
 from billing.services.credit_reading import CreditReader
 from billing.store.database import Transaction
@@ -19,9 +20,18 @@ _Accepted = Mapping[UUID, Sequence[AcceptedUsage]]
 class RealtimeCredits:
     """Applies credits to usage as it arrives, by the time of the usage, as a run would."""
 
-    def __init__(self, reader: CreditReader, posting: CreditPosting) -> None:
+    def __init__(self, reader: CreditReader, posting: CreditPosting, expiry: CreditExpiry) -> None:
+        self._expiry = expiry
         self._reader = reader
         self._posting = posting
+
+    async def bring_up_to_date(
+        self, tx: Transaction, books: Iterable[UsageBook], *, now: datetime
+    ) -> None:
+        """Let earlier usage have what is over by now, before new usage is stored."""
+        realtime = [book.subscription for book in books if _is_realtime(book)]
+        if realtime:
+            await self._expiry.settle_overdue(tx, realtime, now=now)
 
     async def apply(
         self,
@@ -33,11 +43,7 @@ class RealtimeCredits:
         now: datetime,
     ) -> None:
         """Pay the new usage of locked subscriptions, in their ledger transactions of the call."""
-        realtime = {
-            book.subscription.id: book
-            for book in books
-            if book.subscription.credit_application is CreditApplicationMode.REALTIME
-        }
+        realtime = {book.subscription.id: book for book in books if _is_realtime(book)}
         if not realtime:
             return
         live = await self._reader.read_live_credits(tx, realtime)
@@ -67,6 +73,10 @@ class RealtimeCredits:
                     calculation_run_id=identifiers.new_id(),
                 )
         await self._posting.write(tx, journal)
+
+
+def _is_realtime(book: UsageBook) -> bool:
+    return book.subscription.credit_application is CreditApplicationMode.REALTIME
 
 
 def _by_period(accepted: Iterable[AcceptedUsage], live: Mapping[UUID, object]) -> _Accepted:

@@ -89,7 +89,7 @@ class RefundService:
             now = self._clock()
             payment = await self._payments.get_payment(tx, terms.payment_id)
             _require_refundable(payment, terms)
-            await self._expiry.settle_overdue(tx, subscription, now=now)
+            await self._expiry.settle_overdue(tx, [subscription], now=now)
             assert payment.usage_credit_id is not None, "a confirmed payment has its credit"
             credit = await self._credits.lock_credit(tx, payment.usage_credit_id)
             clawback = plan_clawback(
@@ -143,7 +143,7 @@ class RefundService:
                 updated_at=now,
             )
             # What it takes back is owed from now on: what is over by now has paid without it.
-            await self._expiry.settle_overdue(tx, subscription, now=now)
+            await self._expiry.settle_overdue(tx, [subscription], now=now)
             await self._refunds.update_refund(tx, confirmed)
             await self._post(tx, confirmed, subscription, now=now)
             await self._idempotency.store_answer(tx, request, confirmed, now=now)
@@ -172,7 +172,7 @@ class RefundService:
             if refund.status is not RefundStatus.FAILED:
                 refund.require_pending()
                 # What it held can be spent from now on: what is over by now has paid without it.
-                await self._expiry.settle_overdue(tx, subscription, now=now)
+                await self._expiry.settle_overdue(tx, [subscription], now=now)
                 credit = await self._lock_credit(tx, refund)
                 journal = await self._posting.open_journal(tx, [subscription.currency], now=now)
                 journal.to_discard += [

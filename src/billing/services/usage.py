@@ -102,6 +102,7 @@ class UsageService:
             now = self._clock()
             results, accepted = rate_events(events, known, books, now=now)
             if accepted:
+                await self._realtime_credits.bring_up_to_date(tx, books.values(), now=now)
                 await self._store(tx, accepted, books, now=now)
             return results
 

@@ -28,6 +28,7 @@ _INSERT = load_query("insert_usage_credits")
 _UPDATE_BALANCES = load_query("update_usage_credit_balances")
 _LOCK_LIVE = load_query("lock_live_credits")
 _LIST_MOMENTS = load_query("list_credit_moments")
+_LIST_LAST_EXPIRIES = load_query("list_last_expiries")
 _SUMMARY = load_query("credit_summary")
 _LIST_OVERDUE: Final = """
 SELECT DISTINCT subscription_id FROM usage_credit_balances
@@ -131,6 +132,21 @@ class CreditStore:
         for record in records:
             moments.setdefault(record["billing_period_id"], []).append(record["moment"])
         return moments
+
+    async def list_last_expiries(
+        self, tx: Transaction, spans: Sequence[PeriodSpan], *, now: datetime
+    ) -> dict[UUID, datetime]:
+        """Return by period the last moment within it, by now, at which a credit expired."""
+        if not spans:
+            return {}
+        records = await tx.pg.fetch(
+            _LIST_LAST_EXPIRIES,
+            tx.scope.tenant_id,
+            tx.scope.livemode,
+            *[list(column) for column in zip(*spans, strict=True)],
+            now,
+        )
+        return {record["billing_period_id"]: record["moment"] for record in records}
 
     async def list_overdue_subscriptions(
         self,
