@@ -151,8 +151,8 @@ class SubscriptionBooks:
     def use(self, now: datetime, events: Sequence[tuple[int, str, datetime]]) -> list[str]:
         """Rate events (component, quantity, moment); return each one's refusal, or nothing."""
         refusals = [self._refusal_of(at, now) for _, _, at in events]
-        if self.is_realtime and not all(refusals):
-            self.bring_up_to_date(now)
+        if self.is_realtime and not all(refusals) and self.oldest_open is not None:
+            self._consume_until_last_end(self.oldest_open, now)
         before = {period.number: len(period.costs) for period in self.periods}
         for event, refusal in zip(events, refusals, strict=True):
             if not refusal:

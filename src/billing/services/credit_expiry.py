@@ -124,8 +124,19 @@ class CreditExpiry:
         """
         await self._settle(tx, subscriptions, now=now)
 
-    async def _settle(
+    async def pay_overdue(
         self, tx: Transaction, subscriptions: Collection[Subscription], *, now: datetime
+    ) -> None:
+        """Let usage from before an expiry be paid, and expire nothing yet."""
+        await self._settle(tx, subscriptions, now=now, expires=False)
+
+    async def _settle(
+        self,
+        tx: Transaction,
+        subscriptions: Collection[Subscription],
+        *,
+        now: datetime,
+        expires: bool = True,
     ) -> _Expired:
         live = await self._credit_reader.read_live_credits(tx, [s.id for s in subscriptions])
         touched = [subscription for subscription in subscriptions if subscription.id in live]
@@ -138,7 +149,7 @@ class CreditExpiry:
             [PeriodSpan(p.id, p.subscription_id, p.period_start, p.period_end) for p in current],
             now=now,
         )
-        over = {s.id: [c for c in live[s.id] if c.is_over(now)] for s in touched}
+        over = {s.id: [c for c in live[s.id] if expires and c.is_over(now)] for s in touched}
         due = {s.id: _due(over[s.id], open_periods[s.id]) for s in touched}
         done = _Expired(deferred_count=sum(len(over[s.id]) - len(due[s.id]) for s in touched))
         ended = {period.subscription_id for period in current if period.id in until}

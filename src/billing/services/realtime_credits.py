@@ -28,10 +28,13 @@ class RealtimeCredits:
     async def bring_up_to_date(
         self, tx: Transaction, books: Iterable[UsageBook], *, now: datetime
     ) -> None:
-        """Let earlier usage have what is over by now, before new usage is stored."""
+        """Let earlier usage have what is over by now, before new usage is stored.
+
+        Nothing expires here: usage that is a little late still finds its credit.
+        """
         realtime = [book.subscription for book in books if _is_realtime(book)]
         if realtime:
-            await self._expiry.settle_overdue(tx, realtime, now=now)
+            await self._expiry.pay_overdue(tx, realtime, now=now)
 
     async def apply(
         self,
