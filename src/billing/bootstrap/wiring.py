@@ -122,16 +122,7 @@ def wire_use_cases(
         clock,
         batch_size=settings.batch_size,
     )
-    expiry = CreditExpiry(
-        database,
-        stores.subscriptions,
-        stores.credits,
-        stores.period_reader,
-        stores.credit_reader,
-        stores.ledger,
-        stores.credit_posting,
-        clock,
-    )
+    expiry = _wire_expiry(database, stores, clock)
     return UseCases(
         catalog=traced(
             CatalogService(
@@ -174,6 +165,20 @@ def wire_use_cases(
             LedgerService(database, stores.ledger, stores.balances, stores.subscriptions, clock)
         ),
         credits=_wire_credits(database, stores, expiry, clock),
+    )
+
+
+def _wire_expiry(database: Database, stores: Stores, clock: Clock) -> CreditExpiry:
+    """Wire what expires credits: a use case, and what others do first."""
+    return CreditExpiry(
+        database,
+        stores.subscriptions,
+        stores.credits,
+        stores.period_reader,
+        stores.credit_reader,
+        stores.ledger,
+        stores.credit_posting,
+        clock,
     )
 
 
