@@ -28,7 +28,7 @@ from google.type import date_pb2 as google_dot_type_dot_date__pb2
 from google.type import decimal_pb2 as google_dot_type_dot_decimal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinvoicing/v1/invoicing.proto\x12\x0cinvoicing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x19google/type/decimal.proto\"\xce\x01\n\x0fInvoiceLineItem\x12,\n\x0b\x64\x65scription\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03R\x0b\x64\x65scription\x12\x38\n\x08quantity\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\x08quantity\x12;\n\nunit_price\x18\x03 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\x12\x16\n\x06\x61mount\x18\x04 \x01(\x03R\x06\x61mount\"\xd7\x04\n\x07Invoice\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x1a\n\x08livemode\x18\x04 \x01(\x08R\x08livemode\x12\x1f\n\x0b\x63ustomer_id\x18\x05 \x01(\tR\ncustomerId\x12\x1a\n\x08\x63urrency\x18\x06 \x01(\tR\x08\x63urrency\x12<\n\nline_items\x18\x07 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemR\tlineItems\x12\x30\n\nissue_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateR\tissueDate\x12,\n\x08\x64ue_date\x18\t \x01(\x0b\x32\x11.google.type.DateR\x07\x64ueDate\x12!\n\x0ctotal_amount\x18\n \x01(\x03R\x0btotalAmount\x12\'\n\x0fsubscription_id\x18\x0b \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\x12\x39\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xe4\x04\n\x14\x43reateInvoiceRequest\x12\x33\n\x0fidempotency_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0eidempotencyKey\x12$\n\ttenant_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12\x1a\n\x08livemode\x18\x03 \x01(\x08R\x08livemode\x12(\n\x0b\x63ustomer_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\ncustomerId\x12-\n\x08\x63urrency\x18\x05 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x08\x63urrency\x12\x46\n\nline_items\x18\x06 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemB\x08\xbaH\x05\x92\x01\x02\x08\x01R\tlineItems\x12\x38\n\nissue_date\x18\x07 \x01(\x0b\x32\x11.google.type.DateB\x06\xbaH\x03\xc8\x01\x01R\tissueDate\x12\x34\n\x08\x64ue_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateB\x06\xbaH\x03\xc8\x01\x01R\x07\x64ueDate\x12!\n\x0ctotal_amount\x18\t \x01(\x03R\x0btotalAmount\x12\'\n\x0fsubscription_id\x18\n \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\"H\n\x15\x43reateInvoiceResponse\x12/\n\x07invoice\x18\x01 \x01(\x0b\x32\x15.invoicing.v1.InvoiceR\x07invoice\"a\n\x11GetInvoiceRequest\x12$\n\ttenant_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12&\n\ninvoice_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\tinvoiceId\"E\n\x12GetInvoiceResponse\x12/\n\x07invoice\x18\x01 \x01(\x0b\x32\x15.invoicing.v1.InvoiceR\x07invoice2\xc7\x01\n\x10InvoicingService\x12]\n\rCreateInvoice\x12\".invoicing.v1.CreateInvoiceRequest\x1a#.invoicing.v1.CreateInvoiceResponse\"\x03\x90\x02\x02\x12T\n\nGetInvoice\x12\x1f.invoicing.v1.GetInvoiceRequest\x1a .invoicing.v1.GetInvoiceResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cinvoicing/v1/invoicing.proto\x12\x0cinvoicing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x19google/type/decimal.proto\"\xce\x01\n\x0fInvoiceLineItem\x12,\n\x0b\x64\x65scription\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03R\x0b\x64\x65scription\x12\x38\n\x08quantity\x18\x02 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\x08quantity\x12;\n\nunit_price\x18\x03 \x01(\x0b\x32\x14.google.type.DecimalB\x06\xbaH\x03\xc8\x01\x01R\tunitPrice\x12\x16\n\x06\x61mount\x18\x04 \x01(\x03R\x06\x61mount\"\xb9\x05\n\x07Invoice\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x1a\n\x08livemode\x18\x04 \x01(\x08R\x08livemode\x12\x1f\n\x0b\x63ustomer_id\x18\x05 \x01(\tR\ncustomerId\x12\x1a\n\x08\x63urrency\x18\x06 \x01(\tR\x08\x63urrency\x12<\n\nline_items\x18\x07 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemR\tlineItems\x12\x30\n\nissue_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateR\tissueDate\x12,\n\x08\x64ue_date\x18\t \x01(\x0b\x32\x11.google.type.DateR\x07\x64ueDate\x12!\n\x0ctotal_amount\x18\n \x01(\x03R\x0btotalAmount\x12\'\n\x0fsubscription_id\x18\x0b \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\x12\x39\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x37\n\tvoided_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08voidedAt\x12\'\n\x0f\x63redited_amount\x18\x10 \x01(\x03R\x0e\x63reditedAmount\"\xe3\x04\n\nCreditNote\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x1a\n\x08livemode\x18\x04 \x01(\x08R\x08livemode\x12\x1f\n\x0b\x63ustomer_id\x18\x05 \x01(\tR\ncustomerId\x12\x1a\n\x08\x63urrency\x18\x06 \x01(\tR\x08\x63urrency\x12\x1d\n\ninvoice_id\x18\x07 \x01(\tR\tinvoiceId\x12<\n\nline_items\x18\x08 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemR\tlineItems\x12\x30\n\nissue_date\x18\t \x01(\x0b\x32\x11.google.type.DateR\tissueDate\x12!\n\x0ctotal_amount\x18\n \x01(\x03R\x0btotalAmount\x12\x16\n\x06reason\x18\x0b \x01(\tR\x06reason\x12\'\n\x0fsubscription_id\x18\x0c \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\x12\x39\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xe4\x04\n\x14\x43reateInvoiceRequest\x12\x33\n\x0fidempotency_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0eidempotencyKey\x12$\n\ttenant_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12\x1a\n\x08livemode\x18\x03 \x01(\x08R\x08livemode\x12(\n\x0b\x63ustomer_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\ncustomerId\x12-\n\x08\x63urrency\x18\x05 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x08\x63urrency\x12\x46\n\nline_items\x18\x06 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemB\x08\xbaH\x05\x92\x01\x02\x08\x01R\tlineItems\x12\x38\n\nissue_date\x18\x07 \x01(\x0b\x32\x11.google.type.DateB\x06\xbaH\x03\xc8\x01\x01R\tissueDate\x12\x34\n\x08\x64ue_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateB\x06\xbaH\x03\xc8\x01\x01R\x07\x64ueDate\x12!\n\x0ctotal_amount\x18\t \x01(\x03R\x0btotalAmount\x12\'\n\x0fsubscription_id\x18\n \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\"H\n\x15\x43reateInvoiceResponse\x12/\n\x07invoice\x18\x01 \x01(\x0b\x32\x15.invoicing.v1.InvoiceR\x07invoice\"a\n\x11GetInvoiceRequest\x12$\n\ttenant_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12&\n\ninvoice_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\tinvoiceId\"E\n\x12GetInvoiceResponse\x12/\n\x07invoice\x18\x01 \x01(\x0b\x32\x15.invoicing.v1.InvoiceR\x07invoice\"\x86\x05\n\x17\x43reateCreditNoteRequest\x12\x33\n\x0fidempotency_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0eidempotencyKey\x12$\n\ttenant_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12\x1a\n\x08livemode\x18\x03 \x01(\x08R\x08livemode\x12(\n\x0b\x63ustomer_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\ncustomerId\x12-\n\x08\x63urrency\x18\x05 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$R\x08\x63urrency\x12&\n\ninvoice_id\x18\x06 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\tinvoiceId\x12\x46\n\nline_items\x18\x07 \x03(\x0b\x32\x1d.invoicing.v1.InvoiceLineItemB\x08\xbaH\x05\x92\x01\x02\x08\x01R\tlineItems\x12\x38\n\nissue_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateB\x06\xbaH\x03\xc8\x01\x01R\tissueDate\x12*\n\x0ctotal_amount\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02\x10\x00R\x0btotalAmount\x12\"\n\x06reason\x18\n \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03R\x06reason\x12\'\n\x0fsubscription_id\x18\x0b \x01(\tR\x0esubscriptionId\x12=\n\x0cperiod_start\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bperiodStart\x12\x39\n\nperiod_end\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tperiodEnd\"U\n\x18\x43reateCreditNoteResponse\x12\x39\n\x0b\x63redit_note\x18\x01 \x01(\x0b\x32\x18.invoicing.v1.CreditNoteR\ncreditNote\"\xbb\x01\n\x12VoidInvoiceRequest\x12\x33\n\x0fidempotency_key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x0eidempotencyKey\x12$\n\ttenant_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x08tenantId\x12&\n\ninvoice_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\tinvoiceId\x12\"\n\x06reason\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03R\x06reason\"F\n\x13VoidInvoiceResponse\x12/\n\x07invoice\x18\x01 \x01(\x0b\x32\x15.invoicing.v1.InvoiceR\x07invoice2\x88\x03\n\x10InvoicingService\x12]\n\rCreateInvoice\x12\".invoicing.v1.CreateInvoiceRequest\x1a#.invoicing.v1.CreateInvoiceResponse\"\x03\x90\x02\x02\x12T\n\nGetInvoice\x12\x1f.invoicing.v1.GetInvoiceRequest\x1a .invoicing.v1.GetInvoiceResponse\"\x03\x90\x02\x01\x12\x66\n\x10\x43reateCreditNote\x12%.invoicing.v1.CreateCreditNoteRequest\x1a&.invoicing.v1.CreateCreditNoteResponse\"\x03\x90\x02\x02\x12W\n\x0bVoidInvoice\x12 .invoicing.v1.VoidInvoiceRequest\x1a!.invoicing.v1.VoidInvoiceResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,22 +59,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINVOICEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\004r\002\020\001'
   _globals['_GETINVOICEREQUEST'].fields_by_name['invoice_id']._loaded_options = None
   _globals['_GETINVOICEREQUEST'].fields_by_name['invoice_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['currency']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['currency']._serialized_options = b'\272H\016r\0142\n^[A-Z]{3}$'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['invoice_id']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['invoice_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['line_items']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['line_items']._serialized_options = b'\272H\005\222\001\002\010\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['issue_date']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['issue_date']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['total_amount']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['total_amount']._serialized_options = b'\272H\004\"\002\020\000'
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_CREATECREDITNOTEREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\364\003'
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['tenant_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['invoice_id']._loaded_options = None
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['invoice_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_VOIDINVOICEREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\364\003'
   _globals['_INVOICINGSERVICE'].methods_by_name['CreateInvoice']._loaded_options = None
   _globals['_INVOICINGSERVICE'].methods_by_name['CreateInvoice']._serialized_options = b'\220\002\002'
   _globals['_INVOICINGSERVICE'].methods_by_name['GetInvoice']._loaded_options = None
   _globals['_INVOICINGSERVICE'].methods_by_name['GetInvoice']._serialized_options = b'\220\002\001'
+  _globals['_INVOICINGSERVICE'].methods_by_name['CreateCreditNote']._loaded_options = None
+  _globals['_INVOICINGSERVICE'].methods_by_name['CreateCreditNote']._serialized_options = b'\220\002\002'
+  _globals['_INVOICINGSERVICE'].methods_by_name['VoidInvoice']._loaded_options = None
+  _globals['_INVOICINGSERVICE'].methods_by_name['VoidInvoice']._serialized_options = b'\220\002\002'
   _globals['_INVOICELINEITEM']._serialized_start=160
   _globals['_INVOICELINEITEM']._serialized_end=366
   _globals['_INVOICE']._serialized_start=369
-  _globals['_INVOICE']._serialized_end=968
-  _globals['_CREATEINVOICEREQUEST']._serialized_start=971
-  _globals['_CREATEINVOICEREQUEST']._serialized_end=1583
-  _globals['_CREATEINVOICERESPONSE']._serialized_start=1585
-  _globals['_CREATEINVOICERESPONSE']._serialized_end=1657
-  _globals['_GETINVOICEREQUEST']._serialized_start=1659
-  _globals['_GETINVOICEREQUEST']._serialized_end=1756
-  _globals['_GETINVOICERESPONSE']._serialized_start=1758
-  _globals['_GETINVOICERESPONSE']._serialized_end=1827
-  _globals['_INVOICINGSERVICE']._serialized_start=1830
-  _globals['_INVOICINGSERVICE']._serialized_end=2029
+  _globals['_INVOICE']._serialized_end=1066
+  _globals['_CREDITNOTE']._serialized_start=1069
+  _globals['_CREDITNOTE']._serialized_end=1680
+  _globals['_CREATEINVOICEREQUEST']._serialized_start=1683
+  _globals['_CREATEINVOICEREQUEST']._serialized_end=2295
+  _globals['_CREATEINVOICERESPONSE']._serialized_start=2297
+  _globals['_CREATEINVOICERESPONSE']._serialized_end=2369
+  _globals['_GETINVOICEREQUEST']._serialized_start=2371
+  _globals['_GETINVOICEREQUEST']._serialized_end=2468
+  _globals['_GETINVOICERESPONSE']._serialized_start=2470
+  _globals['_GETINVOICERESPONSE']._serialized_end=2539
+  _globals['_CREATECREDITNOTEREQUEST']._serialized_start=2542
+  _globals['_CREATECREDITNOTEREQUEST']._serialized_end=3188
+  _globals['_CREATECREDITNOTERESPONSE']._serialized_start=3190
+  _globals['_CREATECREDITNOTERESPONSE']._serialized_end=3275
+  _globals['_VOIDINVOICEREQUEST']._serialized_start=3278
+  _globals['_VOIDINVOICEREQUEST']._serialized_end=3465
+  _globals['_VOIDINVOICERESPONSE']._serialized_start=3467
+  _globals['_VOIDINVOICERESPONSE']._serialized_end=3537
+  _globals['_INVOICINGSERVICE']._serialized_start=3540
+  _globals['_INVOICINGSERVICE']._serialized_end=3932
 # @@protoc_insertion_point(module_scope)

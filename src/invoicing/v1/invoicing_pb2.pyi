@@ -79,6 +79,8 @@ class Invoice(_message.Message):
     PERIOD_START_FIELD_NUMBER: _builtins.int
     PERIOD_END_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    VOIDED_AT_FIELD_NUMBER: _builtins.int
+    CREDITED_AMOUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The invoicing service's id."""
     idempotency_key: _builtins.str
@@ -95,6 +97,8 @@ class Invoice(_message.Message):
     """The sum of the lines' amounts, in minor units."""
     subscription_id: _builtins.str
     """The subscription that is invoiced."""
+    credited_amount: _builtins.int
+    """What the invoice's credit notes take back, in minor units: 0 or more."""
     @_builtins.property
     def line_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLineItem]:
         """The lines."""
@@ -119,6 +123,10 @@ class Invoice(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the invoice was made."""
 
+    @_builtins.property
+    def voided_at(self) -> _timestamp_pb2.Timestamp:
+        """When the invoice was voided; unset while it stands."""
+
     def __init__(
         self,
         *,
@@ -136,14 +144,104 @@ class Invoice(_message.Message):
         period_start: _timestamp_pb2.Timestamp | None = ...,
         period_end: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        voided_at: _timestamp_pb2.Timestamp | None = ...,
+        credited_amount: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "due_date", b"due_date", "issue_date", b"issue_date", "period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "due_date", b"due_date", "issue_date", b"issue_date", "period_end", b"period_end", "period_start", b"period_start", "voided_at", b"voided_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "currency", b"currency", "customer_id", b"customer_id", "due_date", b"due_date", "id", b"id", "idempotency_key", b"idempotency_key", "issue_date", b"issue_date", "line_items", b"line_items", "livemode", b"livemode", "period_end", b"period_end", "period_start", b"period_start", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "total_amount", b"total_amount"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "credited_amount", b"credited_amount", "currency", b"currency", "customer_id", b"customer_id", "due_date", b"due_date", "id", b"id", "idempotency_key", b"idempotency_key", "issue_date", b"issue_date", "line_items", b"line_items", "livemode", b"livemode", "period_end", b"period_end", "period_start", b"period_start", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "total_amount", b"total_amount", "voided_at", b"voided_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Invoice: _TypeAlias = Invoice  # noqa: Y015
+
+@_typing.final
+class CreditNote(_message.Message):
+    """What is taken back from one invoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIVEMODE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    LINE_ITEMS_FIELD_NUMBER: _builtins.int
+    ISSUE_DATE_FIELD_NUMBER: _builtins.int
+    TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The invoicing service's id."""
+    idempotency_key: _builtins.str
+    """The key it was created with."""
+    tenant_id: _builtins.str
+    """The tenant that invoiced."""
+    livemode: _builtins.bool
+    """Whether the invoice is about live data."""
+    customer_id: _builtins.str
+    """The customer that was invoiced."""
+    currency: _builtins.str
+    """ISO 4217 code: the invoice's."""
+    invoice_id: _builtins.str
+    """The invoice it takes back from."""
+    total_amount: _builtins.int
+    """The sum of the lines' amounts, in minor units: negative."""
+    reason: _builtins.str
+    """Why it is taken back."""
+    subscription_id: _builtins.str
+    """The subscription that was invoiced."""
+    @_builtins.property
+    def line_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLineItem]:
+        """The lines: negative amounts are taken back."""
+
+    @_builtins.property
+    def issue_date(self) -> _date_pb2.Date:
+        """The date of issue, in UTC."""
+
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp:
+        """Start of the billing period that was invoiced (included)."""
+
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp:
+        """End of the billing period that was invoiced (excluded)."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When the credit note was made."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        livemode: _builtins.bool = ...,
+        customer_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+        line_items: _abc.Iterable[Global___InvoiceLineItem] | None = ...,
+        issue_date: _date_pb2.Date | None = ...,
+        total_amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "issue_date", b"issue_date", "period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "currency", b"currency", "customer_id", b"customer_id", "id", b"id", "idempotency_key", b"idempotency_key", "invoice_id", b"invoice_id", "issue_date", b"issue_date", "line_items", b"line_items", "livemode", b"livemode", "period_end", b"period_end", "period_start", b"period_start", "reason", b"reason", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "total_amount", b"total_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditNote: _TypeAlias = CreditNote  # noqa: Y015
 
 @_typing.final
 class CreateInvoiceRequest(_message.Message):
@@ -294,3 +392,165 @@ class GetInvoiceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetInvoiceResponse: _TypeAlias = GetInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class CreateCreditNoteRequest(_message.Message):
+    """Request of CreateCreditNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIVEMODE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    LINE_ITEMS_FIELD_NUMBER: _builtins.int
+    ISSUE_DATE_FIELD_NUMBER: _builtins.int
+    TOTAL_AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    PERIOD_START_FIELD_NUMBER: _builtins.int
+    PERIOD_END_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """Names the credit note for ever: one key, one credit note."""
+    tenant_id: _builtins.str
+    """The tenant that invoiced."""
+    livemode: _builtins.bool
+    """Whether the invoice is about live data."""
+    customer_id: _builtins.str
+    """The customer that was invoiced."""
+    currency: _builtins.str
+    """ISO 4217 code: the invoice's."""
+    invoice_id: _builtins.str
+    """The invoice to take back from."""
+    total_amount: _builtins.int
+    """The sum of the lines' amounts, in minor units: negative."""
+    reason: _builtins.str
+    """Why it is taken back."""
+    subscription_id: _builtins.str
+    """The subscription that was invoiced."""
+    @_builtins.property
+    def line_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceLineItem]:
+        """The lines: at least one. Negative amounts are taken back; a line may be
+        positive where it makes the credit note smaller.
+        """
+
+    @_builtins.property
+    def issue_date(self) -> _date_pb2.Date:
+        """The date of issue, in UTC."""
+
+    @_builtins.property
+    def period_start(self) -> _timestamp_pb2.Timestamp:
+        """Start of the billing period that was invoiced (included)."""
+
+    @_builtins.property
+    def period_end(self) -> _timestamp_pb2.Timestamp:
+        """End of the billing period that was invoiced (excluded)."""
+
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        livemode: _builtins.bool = ...,
+        customer_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+        line_items: _abc.Iterable[Global___InvoiceLineItem] | None = ...,
+        issue_date: _date_pb2.Date | None = ...,
+        total_amount: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        period_start: _timestamp_pb2.Timestamp | None = ...,
+        period_end: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issue_date", b"issue_date", "period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "customer_id", b"customer_id", "idempotency_key", b"idempotency_key", "invoice_id", b"invoice_id", "issue_date", b"issue_date", "line_items", b"line_items", "livemode", b"livemode", "period_end", b"period_end", "period_start", b"period_start", "reason", b"reason", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id", "total_amount", b"total_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCreditNoteRequest: _TypeAlias = CreateCreditNoteRequest  # noqa: Y015
+
+@_typing.final
+class CreateCreditNoteResponse(_message.Message):
+    """Response of CreateCreditNote."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDIT_NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credit_note(self) -> Global___CreditNote:
+        """The credit note: the new one, or the one made before with this key."""
+
+    def __init__(
+        self,
+        *,
+        credit_note: Global___CreditNote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCreditNoteResponse: _TypeAlias = CreateCreditNoteResponse  # noqa: Y015
+
+@_typing.final
+class VoidInvoiceRequest(_message.Message):
+    """Request of VoidInvoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """Names the void for ever: one key, one void."""
+    tenant_id: _builtins.str
+    """The tenant that invoiced."""
+    invoice_id: _builtins.str
+    """The invoice to void."""
+    reason: _builtins.str
+    """Why it is voided."""
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "invoice_id", b"invoice_id", "reason", b"reason", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidInvoiceRequest: _TypeAlias = VoidInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class VoidInvoiceResponse(_message.Message):
+    """Response of VoidInvoice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invoice(self) -> Global___Invoice:
+        """The invoice, void."""
+
+    def __init__(
+        self,
+        *,
+        invoice: Global___Invoice | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidInvoiceResponse: _TypeAlias = VoidInvoiceResponse  # noqa: Y015

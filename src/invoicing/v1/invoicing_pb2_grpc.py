@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InvoicingServiceStub:
-    """InvoicingService keeps invoices.
+    """InvoicingService keeps invoices, and what is taken back from them.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class InvoicingServiceStub:
                 request_serializer=invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceRequest.SerializeToString,
                 response_deserializer=invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceResponse.FromString,
                 _registered_method=True)
+        self.CreateCreditNote = channel.unary_unary(
+                '/invoicing.v1.InvoicingService/CreateCreditNote',
+                request_serializer=invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteRequest.SerializeToString,
+                response_deserializer=invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteResponse.FromString,
+                _registered_method=True)
+        self.VoidInvoice = channel.unary_unary(
+                '/invoicing.v1.InvoicingService/VoidInvoice',
+                request_serializer=invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceRequest.SerializeToString,
+                response_deserializer=invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceResponse.FromString,
+                _registered_method=True)
 
 
 class InvoicingServiceServicer:
-    """InvoicingService keeps invoices.
+    """InvoicingService keeps invoices, and what is taken back from them.
     """
 
     def CreateInvoice(self, request, context):
@@ -61,6 +71,28 @@ class InvoicingServiceServicer:
 
     def GetInvoice(self, request, context):
         """Returns one invoice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCreditNote(self, request, context):
+        """Takes back a part of an invoice, or all of it. The same idempotency_key with
+        the same content returns the credit note made before; with other content it
+        is ALREADY_EXISTS. NOT_FOUND where the tenant has no such invoice (live and
+        test invoices do not know each other). FAILED_PRECONDITION where more would be
+        taken back than is left of the invoice, where the invoice is void, of another
+        customer or in another currency.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidInvoice(self, request, context):
+        """Voids an invoice: nothing is owed for it any more. The same idempotency_key with
+        the same content returns the invoice, as does another key for an invoice that is
+        void already; one key for two contents is ALREADY_EXISTS. NOT_FOUND where the
+        tenant has no such invoice. FAILED_PRECONDITION where the invoice has credit notes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +111,16 @@ def add_InvoicingServiceServicer_to_server(servicer, server):
                     request_deserializer=invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceRequest.FromString,
                     response_serializer=invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceResponse.SerializeToString,
             ),
+            'CreateCreditNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCreditNote,
+                    request_deserializer=invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteRequest.FromString,
+                    response_serializer=invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteResponse.SerializeToString,
+            ),
+            'VoidInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidInvoice,
+                    request_deserializer=invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceRequest.FromString,
+                    response_serializer=invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'invoicing.v1.InvoicingService', rpc_method_handlers)
@@ -88,7 +130,7 @@ def add_InvoicingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InvoicingService:
-    """InvoicingService keeps invoices.
+    """InvoicingService keeps invoices, and what is taken back from them.
     """
 
     @staticmethod
@@ -135,6 +177,60 @@ class InvoicingService:
             '/invoicing.v1.InvoicingService/GetInvoice',
             invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceRequest.SerializeToString,
             invoicing_dot_v1_dot_invoicing__pb2.GetInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCreditNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/invoicing.v1.InvoicingService/CreateCreditNote',
+            invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteRequest.SerializeToString,
+            invoicing_dot_v1_dot_invoicing__pb2.CreateCreditNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/invoicing.v1.InvoicingService/VoidInvoice',
+            invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceRequest.SerializeToString,
+            invoicing_dot_v1_dot_invoicing__pb2.VoidInvoiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

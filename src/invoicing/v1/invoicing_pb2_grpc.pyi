@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InvoicingServiceStub:
-    """InvoicingService keeps invoices."""
+    """InvoicingService keeps invoices, and what is taken back from them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateInvoice: _aio.UnaryUnaryMultiCallable[_invoicing_pb2.CreateInvoiceRequest, _invoicing_pb2.CreateInvoiceResponse]
@@ -22,9 +22,23 @@ class InvoicingServiceStub:
     """
     GetInvoice: _aio.UnaryUnaryMultiCallable[_invoicing_pb2.GetInvoiceRequest, _invoicing_pb2.GetInvoiceResponse]
     """Returns one invoice."""
+    CreateCreditNote: _aio.UnaryUnaryMultiCallable[_invoicing_pb2.CreateCreditNoteRequest, _invoicing_pb2.CreateCreditNoteResponse]
+    """Takes back a part of an invoice, or all of it. The same idempotency_key with
+    the same content returns the credit note made before; with other content it
+    is ALREADY_EXISTS. NOT_FOUND where the tenant has no such invoice (live and
+    test invoices do not know each other). FAILED_PRECONDITION where more would be
+    taken back than is left of the invoice, where the invoice is void, of another
+    customer or in another currency.
+    """
+    VoidInvoice: _aio.UnaryUnaryMultiCallable[_invoicing_pb2.VoidInvoiceRequest, _invoicing_pb2.VoidInvoiceResponse]
+    """Voids an invoice: nothing is owed for it any more. The same idempotency_key with
+    the same content returns the invoice, as does another key for an invoice that is
+    void already; one key for two contents is ALREADY_EXISTS. NOT_FOUND where the
+    tenant has no such invoice. FAILED_PRECONDITION where the invoice has credit notes.
+    """
 
 class InvoicingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """InvoicingService keeps invoices."""
+    """InvoicingService keeps invoices, and what is taken back from them."""
 
     @_abc_1.abstractmethod
     def CreateInvoice(
@@ -43,5 +57,31 @@ class InvoicingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_invoicing_pb2.GetInvoiceRequest, _abc.Awaitable[_invoicing_pb2.GetInvoiceResponse]],
     ) -> _abc.Awaitable[_invoicing_pb2.GetInvoiceResponse]:
         """Returns one invoice."""
+
+    @_abc_1.abstractmethod
+    def CreateCreditNote(
+        self,
+        request: _invoicing_pb2.CreateCreditNoteRequest,
+        context: _aio.ServicerContext[_invoicing_pb2.CreateCreditNoteRequest, _abc.Awaitable[_invoicing_pb2.CreateCreditNoteResponse]],
+    ) -> _abc.Awaitable[_invoicing_pb2.CreateCreditNoteResponse]:
+        """Takes back a part of an invoice, or all of it. The same idempotency_key with
+        the same content returns the credit note made before; with other content it
+        is ALREADY_EXISTS. NOT_FOUND where the tenant has no such invoice (live and
+        test invoices do not know each other). FAILED_PRECONDITION where more would be
+        taken back than is left of the invoice, where the invoice is void, of another
+        customer or in another currency.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidInvoice(
+        self,
+        request: _invoicing_pb2.VoidInvoiceRequest,
+        context: _aio.ServicerContext[_invoicing_pb2.VoidInvoiceRequest, _abc.Awaitable[_invoicing_pb2.VoidInvoiceResponse]],
+    ) -> _abc.Awaitable[_invoicing_pb2.VoidInvoiceResponse]:
+        """Voids an invoice: nothing is owed for it any more. The same idempotency_key with
+        the same content returns the invoice, as does another key for an invoice that is
+        void already; one key for two contents is ALREADY_EXISTS. NOT_FOUND where the
+        tenant has no such invoice. FAILED_PRECONDITION where the invoice has credit notes.
+        """
 
 def add_InvoicingServiceServicer_to_server(servicer: InvoicingServiceServicer, server: _aio.Server) -> None: ...
