@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from billing.clients.invoicing_messages import create_invoice_request
-from billing.sandbox.invoice_book import InvoiceFileDamaged, InvoiceFileInUse
+from billing.sandbox.invoice_file import InvoiceFileDamaged, InvoiceFileInUse
 from billing.sandbox.invoicing_server import (
     SERVICE_NAME,
     InvoicingServerSettings,

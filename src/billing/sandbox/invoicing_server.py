@@ -6,18 +6,23 @@ import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
-import protovalidate
-from google.type.date_pb2 import Date
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from billing.sandbox.invoice_book import InvoiceBook, conflict_of
+from billing.sandbox.invoice_book import InvoiceBook
+from billing.sandbox.invoicing_rules import (
+    broken_rules,
+    conflict_of,
+    credit_note_refusal,
+    problem_of_credit_note,
+    problem_of_invoice,
+    void_conflict_of,
+    void_refusal,
+)
 from invoicing.v1 import invoicing_pb2, invoicing_pb2_grpc
 
 SERVICE_NAME: Final = "invoicing.v1.InvoicingService"
@@ -38,6 +43,11 @@ _CreateInvoiceContext: TypeAlias = (
     "grpc.aio.ServicerContext[invoicing_pb2.CreateInvoiceRequest, Any]"
 )
 _GetInvoiceContext: TypeAlias = "grpc.aio.ServicerContext[invoicing_pb2.GetInvoiceRequest, Any]"
+_CreateCreditNoteContext: TypeAlias = (
+    "grpc.aio.ServicerContext[invoicing_pb2.CreateCreditNoteRequest, Any]"
+)
+_VoidInvoiceContext: TypeAlias = "grpc.aio.ServicerContext[invoicing_pb2.VoidInvoiceRequest, Any]"
+_AnyContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ListenAddressNotLocal(ValueError):
@@ -82,9 +92,10 @@ class ReferenceInvoicingServer(invoicing_pb2_grpc.InvoicingServiceServicer):
 
     ``error_rate``: share of calls that fail UNAVAILABLE before anything is done.
     ``delay_ms``: how long every call waits before anything is done.
-    ``drop_reply_rate``: share of CreateInvoice calls that make the invoice, then fail UNAVAILABLE.
-    ``refused_customer_ids``: customers for whom a new invoice is FAILED_PRECONDITION.
-    ``create_call_count``: how many CreateInvoice calls arrived, whatever became of them.
+    ``drop_reply_rate``: share of the calls that make or void something, then fail UNAVAILABLE.
+    ``refused_customer_ids``: customers for whom anything new is FAILED_PRECONDITION.
+    ``create_call_count``: how many CreateInvoice calls arrived, whatever became of them; likewise
+    ``credit_note_call_count`` and ``void_call_count``.
     """
 
     def __init__(self, settings: InvoicingServerSettings) -> None:
@@ -93,6 +104,8 @@ class ReferenceInvoicingServer(invoicing_pb2_grpc.InvoicingServiceServicer):
         self.drop_reply_rate = settings.drop_reply_rate
         self.refused_customer_ids: set[str] = set(settings.refused_customer_ids)
         self.create_call_count = 0
+        self.credit_note_call_count = 0
+        self.void_call_count = 0
         self._random = random.Random(settings.seed)  # noqa: S311 - repeatable on purpose
         self._address = settings.listen_address
         self._book = InvoiceBook(settings.data_file)
@@ -106,8 +119,13 @@ class ReferenceInvoicingServer(invoicing_pb2_grpc.InvoicingServiceServicer):
 
     @property
     def invoices(self) -> list[invoicing_pb2.Invoice]:
-        """All invoices, oldest first."""
+        """All invoices as they stand, oldest first."""
         return self._book.invoices
+
+    @property
+    def credit_notes(self) -> list[invoicing_pb2.CreditNote]:
+        """All credit notes, oldest first."""
+        return self._book.credit_notes
 
     async def start(self) -> None:
         """Listen.
@@ -144,21 +162,15 @@ class ReferenceInvoicingServer(invoicing_pb2_grpc.InvoicingServiceServicer):
         """Create an invoice, or return the one made before with the key."""
         self.create_call_count += 1
         await self._pass_switches(context)
-        if problem := _problem_of(request):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        await _refuse_malformed(problem_of_invoice(request), context)
         # From here to the stored invoice nothing waits, so concurrent calls take turns.
-        invoice = self._book.find_by_key(request.idempotency_key)
+        invoice = self._book.find_invoice_by_key(request.idempotency_key)
         if invoice is None:
-            if request.customer_id in self.refused_customer_ids:
-                await context.abort(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"customer {request.customer_id} has no billing address",
-                )
-            invoice = self._book.add(request)
+            await self._refuse_customer(request.customer_id, context)
+            invoice = self._book.add_invoice(request)
         elif conflict := conflict_of(invoice, request):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, conflict)
-        if self._happens(self.drop_reply_rate):
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "drop_reply_rate: the reply is lost")
+        await self._drop_reply(context)
         return invoicing_pb2.CreateInvoiceResponse(invoice=invoice)
 
     async def GetInvoice(
@@ -166,21 +178,82 @@ class ReferenceInvoicingServer(invoicing_pb2_grpc.InvoicingServiceServicer):
     ) -> invoicing_pb2.GetInvoiceResponse:
         """Return one invoice of the tenant."""
         await self._pass_switches(context)
-        if problem := _broken_rules(request):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
-        invoice = self._book.find_by_id(request.invoice_id)
-        if invoice is None or invoice.tenant_id != request.tenant_id:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"invoice {request.invoice_id} does not exist in tenant {request.tenant_id}",
-            )
+        await _refuse_malformed(broken_rules(request), context)
+        invoice = await self._invoice(
+            request.invoice_id, tenant_id=request.tenant_id, context=context
+        )
         return invoicing_pb2.GetInvoiceResponse(invoice=invoice)
 
-    async def _pass_switches(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+    async def CreateCreditNote(
+        self, request: invoicing_pb2.CreateCreditNoteRequest, context: _CreateCreditNoteContext
+    ) -> invoicing_pb2.CreateCreditNoteResponse:
+        """Create a credit note, or return the one made before with the key."""
+        self.credit_note_call_count += 1
+        await self._pass_switches(context)
+        await _refuse_malformed(problem_of_credit_note(request), context)
+        # From here to the stored credit note nothing waits, so concurrent calls take turns.
+        credit_note = self._book.find_credit_note_by_key(request.idempotency_key)
+        if credit_note is None:
+            invoice = await self._invoice(
+                request.invoice_id, tenant_id=request.tenant_id, context=context
+            )
+            if invoice.livemode != request.livemode:
+                await _refuse_unknown(request.invoice_id, request.tenant_id, context)
+            await self._refuse_customer(request.customer_id, context)
+            if refusal := credit_note_refusal(invoice, request):
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+            credit_note = self._book.add_credit_note(request)
+        elif conflict := conflict_of(credit_note, request):
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, conflict)
+        await self._drop_reply(context)
+        return invoicing_pb2.CreateCreditNoteResponse(credit_note=credit_note)
+
+    async def VoidInvoice(
+        self, request: invoicing_pb2.VoidInvoiceRequest, context: _VoidInvoiceContext
+    ) -> invoicing_pb2.VoidInvoiceResponse:
+        """Void an invoice, or return the one that is void already."""
+        self.void_call_count += 1
+        await self._pass_switches(context)
+        await _refuse_malformed(broken_rules(request), context)
+        # From here to the void nothing waits, so concurrent calls take turns.
+        void = self._book.find_void_by_key(request.idempotency_key)
+        if void is not None and (conflict := void_conflict_of(void, request)):
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, conflict)
+        invoice = await self._invoice(
+            request.invoice_id, tenant_id=request.tenant_id, context=context
+        )
+        if void is None:
+            await self._refuse_customer(invoice.customer_id, context)
+            if refusal := void_refusal(invoice):
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+            invoice = self._book.void_invoice(request)
+        await self._drop_reply(context)
+        return invoicing_pb2.VoidInvoiceResponse(invoice=invoice)
+
+    async def _invoice(
+        self, invoice_id: str, *, tenant_id: str, context: _AnyContext
+    ) -> invoicing_pb2.Invoice:
+        invoice = self._book.find_invoice(invoice_id)
+        if invoice is None or invoice.tenant_id != tenant_id:
+            return await _refuse_unknown(invoice_id, tenant_id, context)
+        return invoice
+
+    async def _pass_switches(self, context: _AnyContext) -> None:
         if self.delay_ms:
             await asyncio.sleep(self.delay_ms / 1000)
         if self._happens(self.error_rate):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "error_rate: nothing was done")
+
+    async def _refuse_customer(self, customer_id: str, context: _AnyContext) -> None:
+        if customer_id in self.refused_customer_ids:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"customer {customer_id} has no billing address",
+            )
+
+    async def _drop_reply(self, context: _AnyContext) -> None:
+        if self._happens(self.drop_reply_rate):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "drop_reply_rate: the reply is lost")
 
     def _happens(self, rate: float) -> bool:
         return self._random.random() < rate
@@ -221,61 +294,15 @@ async def _add_services(
     return health_servicer
 
 
-def _problem_of(request: invoicing_pb2.CreateInvoiceRequest) -> str | None:
-    if problem := _broken_rules(request):
-        return problem
-    for index, line_item in enumerate(request.line_items):
-        for name, text in (
-            ("quantity", line_item.quantity.value),
-            ("unit_price", line_item.unit_price.value),
-        ):
-            if not _is_decimal(text):
-                return f"line_items[{index}].{name}: {text!r} is no decimal"
-    lines_sum = sum(line_item.amount for line_item in request.line_items)
-    if lines_sum != request.total_amount:
-        return f"total_amount: is {request.total_amount}, but the lines add up to {lines_sum}"
-    return _problem_of_dates(request)
+async def _refuse_malformed(problem: str | None, context: _AnyContext) -> None:
+    if problem:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
 
 
-def _problem_of_dates(request: invoicing_pb2.CreateInvoiceRequest) -> str | None:
-    dates = []
-    for name, value in (("issue_date", request.issue_date), ("due_date", request.due_date)):
-        try:
-            dates.append(_date(value))
-        except ValueError as error:
-            return f"{name}: {error}"
-    issue_date, due_date = dates
-    if due_date < issue_date:
-        return f"due_date: {due_date} is before the issue_date {issue_date}"
-    return None
-
-
-def _broken_rules(
-    request: invoicing_pb2.CreateInvoiceRequest | invoicing_pb2.GetInvoiceRequest,
-) -> str | None:
-    violations = [violation.proto for violation in protovalidate.collect_violations(request)]
-    return "; ".join(f"{_path(violation)}: {violation.message}" for violation in violations) or None
-
-
-def _path(violation: protovalidate.ViolationPb) -> str:
-    elements = violation.field.elements if violation.field else ()
-    return ".".join(
-        f"{element.field_name}[{element.subscript.value}]"
-        if element.subscript
-        else element.field_name
-        for element in elements
+async def _refuse_unknown(invoice_id: str, tenant_id: str, context: _AnyContext) -> NoReturn:
+    await context.abort(
+        grpc.StatusCode.NOT_FOUND, f"invoice {invoice_id} does not exist in tenant {tenant_id}"
     )
-
-
-def _date(value: Date) -> date:
-    return date(value.year, value.month, value.day)
-
-
-def _is_decimal(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except InvalidOperation:
-        return False
 
 
 def _is_local(address: str) -> bool:
