@@ -265,6 +265,16 @@ class ScriptedServicer(invoicing_pb2_grpc.InvoicingServiceServicer):
     ) -> invoicing_pb2.GetInvoiceResponse:
         raise NotImplementedError
 
+    async def CreateCreditNote(
+        self, request: invoicing_pb2.CreateCreditNoteRequest, context: Any
+    ) -> invoicing_pb2.CreateCreditNoteResponse:
+        raise NotImplementedError
+
+    async def VoidInvoice(
+        self, request: invoicing_pb2.VoidInvoiceRequest, context: Any
+    ) -> invoicing_pb2.VoidInvoiceResponse:
+        raise NotImplementedError
+
 
 @asynccontextmanager
 async def serving(

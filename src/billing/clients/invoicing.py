@@ -4,22 +4,25 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from opentelemetry import propagate, trace
 
-from billing.clients.invoicing_messages import create_invoice_request, created_invoice_id
+from billing.clients import invoicing_messages as messages
 from billing.domain.errors import InvoiceRefused, InvoicingUnavailable
-from billing.domain.invoices import InvoiceRequest
-from invoicing.v1 import invoicing_pb2, invoicing_pb2_grpc
+from billing.domain.invoices import CreditNoteRequest, FoundInvoice, InvoiceRequest, VoidRequest
+from invoicing.v1 import invoicing_pb2_grpc
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """Room for an invoice of about 25,000 lines."""
 
-# The idempotency key makes it safe to send again whatever became of the attempt, so every code that
-# can pass by itself is retried. All others say something about the invoice that will stay true.
+# The idempotency key makes it safe to send again whatever became of the attempt (a look-up needs
+# none), so every code that can pass by itself is retried. All others say something about the
+# invoice that will stay true.
 _SILENT_CODES: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 """What is said of a service that says nothing; other codes are its answers about one invoice."""
 _PASSING_CODES: Final = frozenset(
@@ -53,12 +56,11 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 _TRACER: Final = trace.get_tracer(__name__)
-_SPAN_NAME: Final = "invoicing.v1.InvoicingService/CreateInvoice"
-_SPAN_ATTRIBUTES: Final = {
-    "rpc.system": "grpc",
-    "rpc.service": "invoicing.v1.InvoicingService",
-    "rpc.method": "CreateInvoice",
-}
+_RPC_SERVICE: Final = "invoicing.v1.InvoicingService"
+
+_Asked = TypeVar("_Asked", bound=Message)
+_Answered = TypeVar("_Answered", bound=Message)
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +101,22 @@ class InvoicingMetering(Protocol):
     """Counts what is asked of the invoicing service."""
 
     def record_invoice_attempt(self, code: str, *, seconds: float) -> None:
-        """Time an attempt to create an invoice, by the name of its status code."""
+        """Time an attempt at a call, by the name of its status code."""
         ...
 
     def record_invoice_delivery(self, outcome: str) -> None:
-        """Count an invoice asked for: "created", "unavailable" or "refused"."""
+        """Count an invoice, credit note or void asked for: "created", "unavailable", "refused"."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[_Asked, _Answered]):
+    """One RPC with its message. ``asked_for`` is what errors call it."""
+
+    method: str
+    rpc: "grpc.aio.UnaryUnaryMultiCallable[_Asked, _Answered]"
+    message: _Asked
+    asked_for: str
 
 
 class InvoicingClient:
@@ -128,7 +140,7 @@ class InvoicingClient:
         self._channel = _open_channel(channel_target, self._settings.tls)
         self._stub = invoicing_pb2_grpc.InvoicingServiceStub(self._channel)
         self._metering = metering
-        self._span_attributes = {**_SPAN_ATTRIBUTES, "server.address": channel_target}
+        self._server_address = channel_target
         self._jitter = random.Random()  # noqa: S311 - spreads load, guards nothing
 
     async def create_invoice(self, request: InvoiceRequest) -> str:
@@ -137,55 +149,118 @@ class InvoicingClient:
         Raises InvoicingUnavailable after the last attempt (whether the invoice was made is then
         unknown: send the same request again), and InvoiceRefused at once where a retry is useless.
         """
+        call = _Call(
+            "CreateInvoice",
+            self._stub.CreateInvoice,
+            messages.create_invoice_request(request),
+            messages.INVOICE,
+        )
+        return await self._deliver(call, lambda it: messages.created_invoice_id(it, request))
+
+    async def create_credit_note(self, request: CreditNoteRequest) -> str:
+        """Create the credit note, or find the one made before with the key, and return its id.
+
+        Raises what ``create_invoice`` raises.
+        """
+        call = _Call(
+            "CreateCreditNote",
+            self._stub.CreateCreditNote,
+            messages.create_credit_note_request(request),
+            messages.CREDIT_NOTE,
+        )
+        return await self._deliver(call, lambda it: messages.created_credit_note_id(it, request))
+
+    async def void_invoice(self, request: VoidRequest) -> None:
+        """Void the invoice; nothing happens where it is void already.
+
+        Raises what ``create_invoice`` raises.
+        """
+        call = _Call(
+            "VoidInvoice",
+            self._stub.VoidInvoice,
+            messages.void_invoice_request(request),
+            messages.VOID,
+        )
+        await self._deliver(call, lambda it: messages.expect_voided(it, request))
+
+    async def find_invoice(self, *, tenant_id: str, invoice_id: str) -> FoundInvoice | None:
+        """Return how the invoice stands, None if the tenant has no such invoice.
+
+        Raises InvoicingUnavailable after the last attempt, InvoiceRefused for an answer of no use.
+        """
+        message = messages.get_invoice_request(tenant_id=tenant_id, invoice_id=invoice_id)
+        call = _Call("GetInvoice", self._stub.GetInvoice, message, messages.LOOK_UP)
         try:
-            invoice_id = await self._create(request)
+            response = await self._send(call)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise _refusal(call, error) from error
+        return messages.found_invoice(response, message)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def _deliver(
+        self, call: _Call[_Asked, _Answered], read: Callable[[_Answered | None], _Result]
+    ) -> _Result:
+        """Send the call and count what came of it; ``read`` raises for an answer of no use."""
+        try:
+            result = read(await self._send(call))
         except InvoicingUnavailable:
             self._count("unavailable")
             raise
         except InvoiceRefused:
             self._count("refused")
             raise
+        except grpc.aio.AioRpcError as error:
+            self._count("refused")
+            raise _refusal(call, error) from error
         self._count("created")
-        return invoice_id
+        return result
 
-    async def _create(self, request: InvoiceRequest) -> str:
-        message = create_invoice_request(request)
+    async def _send(self, call: _Call[_Asked, _Answered]) -> _Answered | None:
+        """Return the answer of the first attempt that has one.
+
+        Raises InvoicingUnavailable after the last attempt, AioRpcError where a retry is useless.
+        """
         last_error: grpc.aio.AioRpcError | None = None
         for failures_count in range(self._settings.max_attempts):
             if failures_count:
                 await self._back_off(failures_count)
             try:
-                response = await self._attempt(message)
+                return await self._attempt(call)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _PASSING_CODES:
-                    raise InvoiceRefused(detail=_described(error)) from error
+                    raise
                 last_error = error
-            else:
-                return created_invoice_id(response, request)
         assert last_error is not None  # there is at least one attempt
         raise InvoicingUnavailable(
             detail=_described(last_error),
             attempts_count=self._settings.max_attempts,
             answered=last_error.code() not in _SILENT_CODES,
+            asked_for=call.asked_for,
         ) from last_error
 
-    async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
-        await self._channel.close()
-
-    async def _attempt(
-        self, message: invoicing_pb2.CreateInvoiceRequest
-    ) -> invoicing_pb2.CreateInvoiceResponse | None:
+    async def _attempt(self, call: _Call[_Asked, _Answered]) -> _Answered | None:
         with _TRACER.start_as_current_span(
-            _SPAN_NAME, kind=trace.SpanKind.CLIENT, attributes=self._span_attributes
+            f"{_RPC_SERVICE}/{call.method}",
+            kind=trace.SpanKind.CLIENT,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": _RPC_SERVICE,
+                "rpc.method": call.method,
+                "server.address": self._server_address,
+            },
         ) as span:
             headers: dict[str, str] = {}
             propagate.inject(headers)
             began_at = time.monotonic()
             try:
                 # Without wait_for_ready: a channel that cannot connect fails the attempt at once.
-                response = await self._stub.CreateInvoice(
-                    message,
+                response = await call.rpc(
+                    call.message,
                     timeout=self._settings.deadline_seconds,
                     metadata=tuple(headers.items()),
                 )
@@ -219,6 +294,10 @@ def _open_channel(channel_target: str, tls: InvoicingTls | None) -> grpc.aio.Cha
         tls.root_certificates, tls.private_key, tls.certificate_chain
     )
     return grpc.aio.secure_channel(channel_target, credentials, options=_CHANNEL_OPTIONS)
+
+
+def _refusal(call: _Call[_Asked, _Answered], error: grpc.aio.AioRpcError) -> InvoiceRefused:
+    return InvoiceRefused(detail=_described(error), asked_for=call.asked_for)
 
 
 def _described(error: grpc.aio.AioRpcError) -> str:

@@ -233,12 +233,24 @@ class InvoicingUnavailable(Unavailable):
     """The invoicing service does not answer, or keeps failing.
 
     ``answered`` tells the one from the other: whether the last attempt had an answer of its own.
+    ``asked_for`` is "invoice", or in a word or two what else was asked for.
     """
 
-    def __init__(self, *, detail: str, attempts_count: int, answered: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        detail: str,
+        attempts_count: int,
+        answered: bool = False,
+        asked_for: str = "invoice",
+    ) -> None:
+        what_now = (
+            "the period stays billed and the next run sends the same invoice again"
+            if asked_for == "invoice"
+            else f"nothing is lost: ask for the same {asked_for} again"
+        )
         super().__init__(
-            f"the invoicing service failed {attempts_count} times, last with {detail}; "
-            "the period stays billed and the next run sends the same invoice again",
+            f"the invoicing service failed {attempts_count} times, last with {detail}; {what_now}",
             detail=detail,
             attempts=attempts_count,
         )
@@ -257,11 +269,18 @@ class InvoiceNotDelivered(WrongState):
 
 
 class InvoiceRefused(WrongState):
-    """The invoicing service does not accept the invoice."""
+    """The invoicing service does not accept the invoice, or what is asked about one.
 
-    def __init__(self, *, detail: str) -> None:
+    ``asked_for`` is "invoice", or in a word or two what else was asked for.
+    """
+
+    def __init__(self, *, detail: str, asked_for: str = "invoice") -> None:
+        what_now = (
+            "the period stays billed: mend the cause, and the next run sends it again"
+            if asked_for == "invoice"
+            else "what is posted stays: mend the cause, then ask for it again"
+        )
         super().__init__(
-            f"the invoicing service refused the invoice with {detail}; "
-            "the period stays billed: mend the cause, and the next run sends it again",
+            f"the invoicing service refused the {asked_for} with {detail}; {what_now}",
             detail=detail,
         )

@@ -154,14 +154,14 @@ class Metrics:
         )
         self._deliveries = self._counter(
             "billing_invoice_deliveries",
-            "Invoices asked for, with all attempts at each; by what came of it.",
+            "Invoices, credit notes and voids asked for, with all attempts; by what came of it.",
             ["outcome"],
         )
         for outcome in _DELIVERY_OUTCOMES:
             self._deliveries.labels(outcome)
         self._attempt_seconds = self._histogram(
             "billing_invoice_attempt_duration_seconds",
-            "Time of one attempt to create an invoice, by status code.",
+            "Time of one attempt at a call of the invoicing service, by status code.",
             {"grpc_code": ["OK"]},
             buckets=_SECONDS,
         )
@@ -234,11 +234,11 @@ class Metrics:
         self._invoices.labels(tenant_id).inc(count)
 
     def record_invoice_attempt(self, code: str, *, seconds: float) -> None:
-        """Time an attempt to create an invoice, by the name of its status code."""
+        """Time an attempt at a call of the invoicing service, by the name of its status code."""
         self._attempt_seconds.labels(code).observe(seconds, _exemplar())
 
     def record_invoice_delivery(self, outcome: str) -> None:
-        """Count an invoice asked for: "created", "unavailable" or "refused"."""
+        """Count an invoice, credit note or void asked for: "created", "unavailable", "refused"."""
         self._deliveries.labels(outcome).inc()
 
     def record_undelivered_invoices(self, count: int) -> None:

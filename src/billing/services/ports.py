@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Protocol
 
 from billing.domain.billing_runs import BillingRunStatus, BillingRunType
-from billing.domain.invoices import InvoiceRequest
+from billing.domain.invoices import CreditNoteRequest, FoundInvoice, InvoiceRequest, VoidRequest
 from billing.domain.usage import UsageEventOutcome
 
 
@@ -22,6 +22,25 @@ class Invoicing(Protocol):
 
         Raises InvoicingUnavailable (worth a later attempt) and InvoiceRefused.
         """
+        ...
+
+
+class InvoiceCorrections(Invoicing, Protocol):
+    """The invoicing service, for those who correct what it has invoiced.
+
+    All raise what ``create_invoice`` raises.
+    """
+
+    async def create_credit_note(self, request: CreditNoteRequest) -> str:
+        """Create the credit note, or find the one made before with its key, and return its id."""
+        ...
+
+    async def void_invoice(self, request: VoidRequest) -> None:
+        """Void the invoice; nothing happens where it is void already."""
+        ...
+
+    async def find_invoice(self, *, tenant_id: str, invoice_id: str) -> FoundInvoice | None:
+        """Return how the invoice stands, None if the tenant has no such invoice."""
         ...
 
 
