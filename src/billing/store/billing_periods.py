@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 from billing.domain import identifiers
 from billing.domain.billing import PeriodBill
 from billing.domain.errors import ResourceNotFound
@@ -16,6 +14,7 @@ from billing.domain.invoices import InvoiceRequest
 from billing.domain.periods import BillingPeriod, BillingPeriodStatus
 from billing.store.database import Transaction
 from billing.store.statements import Row, load_query
+from billing.store.stored_requests import INVOICE_REQUESTS
 
 _INSERT = load_query("insert_billing_periods")
 _CLOSE = load_query("close_billing_periods")
@@ -47,8 +46,6 @@ _COUNT_UNDELIVERED: Final = """
 SELECT count(*) FROM billing_periods
 WHERE tenant_id = $1 AND livemode = $2 AND status = 'billed'
 """
-
-_invoice_request = TypeAdapter(InvoiceRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +172,7 @@ class BillingPeriodStore:
             now,
             [period_id for period_id, _, _ in requests],
             [subscription_id for _, subscription_id, _ in requests],
-            [_invoice_request.dump_json(request).decode() for _, _, request in requests],
+            [INVOICE_REQUESTS.to_json(request) for _, _, request in requests],
         )
 
     async def list_invoice_requests(
@@ -186,7 +183,7 @@ class BillingPeriodStore:
             _LIST_REQUESTS, tx.scope.tenant_id, tx.scope.livemode, list(billing_period_ids)
         )
         return {
-            record["billing_period_id"]: _invoice_request.validate_json(record["request"])
+            record["billing_period_id"]: INVOICE_REQUESTS.from_json(record["request"])
             for record in records
         }
 
