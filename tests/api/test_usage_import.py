@@ -17,8 +17,9 @@ import grpc
 import pytest
 
 from billing.bootstrap import RunningService
-from billing.importer.calls import CallPolicy
-from billing.importer.errors import CallFailed, CheckpointMismatched, ImportStopped
+from billing.caller.calls import CallPolicy
+from billing.caller.errors import CallFailed
+from billing.importer.errors import CheckpointMismatched, ImportStopped
 from billing.importer.options import FileFormat, MappingOptions, TimeFormat
 from billing.importer.run import ImportSummary, import_usage
 from billing.v1 import ledger_pb2, usage_pb2

@@ -10,7 +10,7 @@ import grpc
 import grpc_testing
 from google.rpc import error_details_pb2, status_pb2
 
-from billing.importer.calls import CallPolicy
+from billing.caller.calls import CallPolicy
 from billing.importer.options import ImportOptions
 from billing.importer.run import ImportSummary, import_usage
 from billing.v1 import catalog_pb2, usage_pb2

@@ -9,7 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from billing.importer.errors import CheckpointMismatched, OptionsInvalid
+from billing.caller.errors import OptionsInvalid
+from billing.importer.errors import CheckpointMismatched
 from billing.importer.options import ImportOptions
 
 _VERSION: Final = 1

@@ -1,23 +1,28 @@
 """``billing usage import``: the options, and what the exit code tells."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand
 
+from billing.caller.command import (
+    AddressOption,
+    CallingCommand,
+    QuietOption,
+    RootCertificatesOption,
+    TenantOption,
+    TlsOption,
+    TokenFileOption,
+    failures_told,
+)
+from billing.caller.connection import DEFAULT_ADDRESS, open_channel, token_reader
 from billing.importer import options as opt
-from billing.importer.connection import DEFAULT_ADDRESS, open_channel, token_reader
-from billing.importer.errors import ImportFailed
 from billing.importer.progress import TerminalObserver, print_summary
 from billing.importer.run import import_usage
 
-EXIT_FAILED: Final = 1
 EXIT_NOT_ALL_TAKEN: Final = 2
-_EXIT_USAGE: Final = 2  # typer's own
+_INTERRUPTED: Final = "stopped: the same command goes on, and nothing is counted twice"
 
 usage_app = typer.Typer(help="Usage events.", no_args_is_help=True)
 
@@ -47,26 +52,7 @@ stopped; 2 if it came to its end, but something was rejected or in conflict.
 """
 
 
-class _ImportCommand(TyperCommand):
-    """Wrong usage exits with 1: 2 has its own meaning here."""
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: Any = None,
-        **extra: Any,
-    ) -> Any:
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except typer.TyperException as error:
-            if getattr(error, "exit_code", None) == _EXIT_USAGE:
-                error.exit_code = EXIT_FAILED
-            raise
-
-
 FileArgument = Annotated[str, typer.Argument(help="The file; - is standard input.")]
-TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 MapOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -127,21 +113,9 @@ RejectedOption = Annotated[
         help="Report of lines not taken (JSON lines); FILE.rejected.jsonl if there are any."
     ),
 ]
-AddressOption = Annotated[str, typer.Option(help="Where the service listens.")]
-TlsOption = Annotated[
-    bool | None,
-    typer.Option("--tls/--plaintext", help="Plaintext is the default on loopback only."),
-]
-RootCertificatesOption = Annotated[
-    Path | None, typer.Option(help="PEM file of those that sign the service's certificate.")
-]
-TokenFileOption = Annotated[
-    Path | None, typer.Option(help="Instead of BILLING_TOKEN; read again at every call.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
-@usage_app.command("import", cls=_ImportCommand, help=_HELP)
+@usage_app.command("import", cls=CallingCommand, help=_HELP)
 def import_command(
     file: FileArgument,
     tenant: TenantOption,
@@ -167,7 +141,7 @@ def import_command(
     quiet: QuietOption = False,
 ) -> None:
     notices = Console(stderr=True, highlight=False, soft_wrap=True)
-    with _failures_told(notices):
+    with failures_told(notices, interrupted=_INTERRUPTED):
         mapping = opt.MappingOptions(
             columns=dict(opt.pairs_of("--map", columns or ())),
             constants=dict(opt.pairs_of("--set", constants or ())),
@@ -197,20 +171,6 @@ def import_command(
     print_summary(Console(highlight=False), summary)
     if not summary.is_clean:
         raise typer.Exit(EXIT_NOT_ALL_TAKEN)
-
-
-@contextmanager
-def _failures_told(console: Console) -> Iterator[None]:
-    """Tell in one line what stops an import, and exit."""
-    try:
-        yield
-    except ImportFailed as error:
-        console.print(f"error: {error}", markup=False)
-    except KeyboardInterrupt:
-        console.print("stopped: the same command goes on, and nothing is counted twice")
-    else:
-        return
-    raise typer.Exit(EXIT_FAILED)
 
 
 def _beside(file: str, suffix: str) -> Path | None:

@@ -1,12 +1,9 @@
 """What stops an import, and what keeps one line out of it."""
 
+from billing.caller.errors import CallerFailed
 
-class ImportFailed(Exception):
-    """Base of all that stops an import; the text says what to do."""
-
-
-class OptionsInvalid(ImportFailed):
-    """The options, or what they name, cannot be used; nothing was sent."""
+ImportFailed = CallerFailed
+"""What stops an import is what stops any command that calls the service, and the errors below."""
 
 
 class SourceUnreadable(ImportFailed):
@@ -15,10 +12,6 @@ class SourceUnreadable(ImportFailed):
 
 class CheckpointMismatched(ImportFailed):
     """The checkpoint is of another import, or the lines that it covers have changed."""
-
-
-class CallFailed(ImportFailed):
-    """The service refuses a call as a whole, or does not answer for too long."""
 
 
 class ImportStopped(ImportFailed):

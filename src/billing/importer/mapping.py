@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from protovalidate import Validator
 
+from billing.caller.errors import OptionsInvalid
 from billing.domain.money import plain
-from billing.importer.errors import LineRejected, OptionsInvalid
+from billing.importer.errors import LineRejected
 from billing.importer.keys import ContentKeys
 from billing.importer.options import (
     EVENT_TIMESTAMP,

@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from billing.caller.errors import OptionsInvalid
 from billing.domain import identifiers
-from billing.importer.errors import OptionsInvalid
 
 SUBSCRIPTION_ID: Final = "subscription_id"
 EVENT_TIMESTAMP: Final = "event_timestamp"

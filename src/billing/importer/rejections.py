@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from billing.importer.errors import OptionsInvalid
+from billing.caller.errors import OptionsInvalid
 from billing.importer.windows import Rejection
 
 SHOWN: Final = 5

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 
 import grpc
 
-from billing.importer.calls import CallPolicy, PendingCall, ServiceCalls
+from billing.caller.calls import CallPolicy, PendingCall
+from billing.importer.calls import ServiceCalls
 from billing.importer.checkpoint import Checkpoint, CheckpointFile, ImportCounts, identity_of
 from billing.importer.errors import ImportFailed, ImportStopped
 from billing.importer.mapping import LineMapper, MeterDirectory, PlannedEvent

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from billing.caller.errors import OptionsInvalid
 from billing.domain.money import EXACT
-from billing.importer.errors import LineRejected, OptionsInvalid
+from billing.importer.errors import LineRejected
 from billing.importer.options import Fold, TimeFormat
 
 # Stricter than fromisoformat, which takes any character between date and time: it would read the

@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from billing.importer.calls import CallPolicy
+from billing.caller.calls import CallPolicy
 from billing.importer.errors import ImportFailed
 from billing.importer.options import ImportOptions, MappingOptions
 from billing.importer.progress import TerminalObserver, print_summary

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from billing.caller.errors import OptionsInvalid
 from billing.importer.checkpoint import Checkpoint, CheckpointFile, ImportCounts, identity_of
-from billing.importer.errors import CheckpointMismatched, OptionsInvalid
+from billing.importer.errors import CheckpointMismatched
 from tests.factories.usage_import import OTHER_SUBSCRIPTION, import_options, trace_mapping
 
 COUNTS = ImportCounts(lines=5, sent=10, accepted=8, conflict=1, rejected=Counter({"A": 1}))

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from billing.importer.errors import LineRejected, OptionsInvalid
+from billing.caller.errors import OptionsInvalid
+from billing.importer.errors import LineRejected
 from billing.importer.mapping import LineMapper, MeterDirectory, PlannedEvent
 from billing.importer.options import MappingOptions
 from billing.importer.source import SourceLine

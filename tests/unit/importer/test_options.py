@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from billing.importer.errors import OptionsInvalid
+from billing.caller.errors import OptionsInvalid
 from billing.importer.options import (
     FileFormat,
     MappingOptions,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from billing.importer.errors import OptionsInvalid
+from billing.caller.errors import OptionsInvalid
 from billing.importer.rejections import SHOWN, RejectionReport
 from billing.importer.source import SourceLine
 from billing.importer.windows import Rejection

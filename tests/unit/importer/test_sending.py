@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from billing.importer.errors import CallFailed, ImportStopped, OptionsInvalid
+from billing.caller.errors import CallFailed, OptionsInvalid
+from billing.importer.errors import ImportStopped
 from billing.importer.options import MappingOptions
 from billing.v1 import usage_pb2
 from tests.factories.played_service import (

@@ -4,7 +4,8 @@ from datetime import UTC
 
 import pytest
 
-from billing.importer.errors import LineRejected, OptionsInvalid
+from billing.caller.errors import OptionsInvalid
+from billing.importer.errors import LineRejected
 from billing.importer.options import Fold, TimeFormat
 from billing.importer.times import TimeReader
 

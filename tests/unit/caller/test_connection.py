@@ -6,9 +6,9 @@ from typing import Any
 import grpc
 import pytest
 
-from billing.importer import connection
-from billing.importer.connection import open_channel, token_reader
-from billing.importer.errors import OptionsInvalid
+from billing.caller import connection
+from billing.caller.connection import open_channel, token_reader
+from billing.caller.errors import OptionsInvalid
 
 
 class Opened:

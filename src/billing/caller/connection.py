@@ -7,8 +7,8 @@ from typing import Final
 
 import grpc
 
+from billing.caller.errors import OptionsInvalid
 from billing.config import is_loopback
-from billing.importer.errors import OptionsInvalid
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 TOKEN_VARIABLE: Final = "BILLING_TOKEN"  # noqa: S105  its name, not its value

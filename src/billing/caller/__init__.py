@@ -1,0 +1,1 @@
+"""How a command line calls the service: over its contract alone."""
