@@ -19,10 +19,13 @@ from billing.api.client_access import ClientAccessUnusable
 from billing.api.health import LIVENESS
 from billing.api.server import ListenAddressUnavailable
 from billing.api.signing_keys import SigningKeysUnusable
+from billing.auditor.command import AUDIT_HELP, audit_command
 from billing.bootstrap import data_directory, database_url, running_service
 from billing.clients.health import health_of, reachable_address
 from billing.config import SETTINGS, ConfigurationInvalid, Settings, read_settings
 from billing.domain.errors import BillingError
+from billing.explainer.command import explain_app
+from billing.exporter.command import ledger_app
 from billing.importer.command import usage_app
 from billing.observability.logging import configure_logging
 from billing.observability.metrics import MetricsAddressUnavailable
@@ -38,6 +41,13 @@ from billing.sandbox.processes import SandboxFailed
 from billing.sandbox.trace import run_trace
 from billing.store.migrations import SchemaNotCurrent, migrate
 
+DemoExportOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write all of its ledger to this file, as `billing ledger export` does."
+    ),
+]
+
 app = typer.Typer(
     help="Turns usage into money exactly once: usage ledger and billing runs over gRPC.",
     no_args_is_help=True,
@@ -45,6 +55,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(usage_app, name="usage")
+app.add_typer(ledger_app, name="ledger")
+app.command("audit", help=AUDIT_HELP)(audit_command)
+app.add_typer(explain_app, name="explain")
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -268,9 +281,9 @@ def invoicing_server(
 
 
 @app.command()
-def demo() -> None:
-    """Watch the main job: a month of usage becomes a ledger, invoices, payments and a refund."""
-    _run(run_demo(Console()))
+def demo(export: DemoExportOption = None) -> None:
+    """Watch the main job: a month of usage becomes a ledger, invoices, refund, credit note."""
+    _run(run_demo(Console(), export=export))
 
 
 @app.command(hidden=True)

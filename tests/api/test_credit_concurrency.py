@@ -14,7 +14,7 @@ import pytest
 
 from billing.bootstrap import RunningService
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
-from tests.factories.client import BillingClient, error_info
+from tests.factories.client import BillingClient
 from tests.factories.clock import START, FakeClock
 from tests.factories.credit_audit import Figures, expected_figures, final_figures
 from tests.factories.credit_changes import adjust_credit
@@ -25,6 +25,7 @@ from tests.factories.ledger_audit import assert_ledger_explains
 from tests.factories.reference_books import Plan
 from tests.factories.reference_ledger import ReferenceSubscription
 from tests.factories.reference_subscription import Refused
+from tests.factories.refusals import outcome_of
 
 CLIENTS = 16
 EACH = 10
@@ -47,15 +48,6 @@ async def clients(
             for _ in range(CLIENTS)
         ]
         yield [replace(client, channel=channel) for channel in channels]
-
-
-async def outcome_of(call: Awaitable[object]) -> str:
-    """Return the reason of a refusal, or nothing."""
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return error_info(error).reason
-    return ""
 
 
 @dataclass(frozen=True)

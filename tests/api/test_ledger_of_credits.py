@@ -10,6 +10,7 @@ from billing.domain.ledger import LedgerEntryType
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.v1 import refund_pb2, subscription_pb2
 from tests.factories.billing_runs import APRIL, MARCH, MAY
+from tests.factories.calculations import amend, recalculate, recover, void_event, write_off
 from tests.factories.client import BillingClient, component
 from tests.factories.clock import START, FakeClock
 from tests.factories.credit_changes import adjust_credit, void_credit
@@ -122,6 +123,24 @@ class Story:
         await expire_credits(client, sub)
         yield "over"
 
+    async def corrections(self) -> AsyncIterator[str]:
+        """What is put right: usage, a billed period, and what somebody gave up."""
+        client, sub = self.client, self.subscription_id
+        newest = next(e for e in reversed(await client.entries(sub)) if e.source_usage_event_id)
+        await amend(client, newest.source_usage_event_id, "200")
+        yield "amended"
+        more = (await recalculate(client, sub, newest.billing_period_id)).recalculation
+        assert more.net_change_amount > 0
+        yield "recalculated"
+        given_up = await write_off(client, sub, newest.billing_period_id, amount=100)
+        yield "written off"
+        await recover(client, given_up.id, amount=30)
+        yield "recovered in part"
+        await void_event(client, newest.source_usage_event_id)
+        less = (await recalculate(client, sub, newest.billing_period_id)).recalculation
+        assert less.net_change_amount < 0
+        yield "recalculated to nothing"
+
 
 @pytest.mark.parametrize("mode", [AT_BILLING, REALTIME], ids=["at billing", "realtime"])
 async def test_the_books_explain_every_step(
@@ -136,7 +155,12 @@ async def test_the_books_explain_every_step(
     )
     subscription = await client.subscribe(plan_id, started_at=MARCH, credit_application=mode)
     story = Story(client, clock, meter_id, subscription.id, subscription.current_period_id)
-    for chapter in (story.grants(), story.payments(), story.end()):
+    for chapter in (
+        story.grants(),
+        story.payments(),
+        story.end(),
+        story.corrections(),
+    ):
         async for step in chapter:
             try:
                 await assert_ledger_explains(client, invoicing, subscription.id)

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from billing.api.authentication import NoTokenIssuer
 from billing.api.client_access import ClientAccessFile
+from billing.caller.connection import ClientCertificate, open_channel
 from billing.config import ConfigurationInvalid
 from billing.v1 import ledger_pb2 as pb
 from billing.v1 import ledger_pb2_grpc
@@ -310,3 +311,24 @@ async def test_files_that_cannot_be_used_are_named_at_the_start(
     with pytest.raises(ConfigurationInvalid, match=named):
         await api.server.start()
     await api.server.stop(0)
+
+
+async def test_a_command_line_is_known_by_its_certificate(api: MtlsApi, tmp_path: Path) -> None:
+    address = api.server.mtls_address
+    assert address is not None
+    certificate, key = AUTHORITY.issue("gateway", dns("usage-gateway.internal")).write(
+        tmp_path, "gateway"
+    )
+
+    def call() -> pb.GetBalanceResponse:
+        with open_channel(
+            address,
+            root_certificates=api.ca_file,
+            client_certificate=ClientCertificate(certificate, key),
+        ) as channel:
+            untyped: Any = channel
+            stub: Any = ledger_pb2_grpc.LedgerServiceStub(untyped)
+            answer: pb.GetBalanceResponse = stub.GetBalance(REQUEST, timeout=30)
+            return answer
+
+    assert (await asyncio.to_thread(call)).HasField("balance")

@@ -13,9 +13,8 @@ from billing.sandbox.development_key import DevelopmentKey, mint_token
 from tests.factories.client import BillingClient, new_tenant
 from tests.factories.clock import START, FakeClock
 from tests.factories.refusals import refusal_of
+from tests.factories.stranger_requests import ANSWERED, ASKED
 from tests.factories.tenant_world import (
-    ANSWERED,
-    ASKED,
     CAPABILITIES,
     METHODS,
     World,

@@ -23,8 +23,16 @@ from billing.api.signing_keys import KeyFile
 from billing.config import Settings
 from billing.domain.scope import Scope
 from billing.observability.metrics import Metrics
+from billing.v1 import (
+    balance_explanation_pb2,
+    charge_pb2,
+    explanation_pb2,
+    ledger_audit_pb2,
+    ledger_pb2_grpc,
+)
+from billing.v1 import ledger_export_pb2 as export_pb
 from billing.v1 import ledger_pb2 as pb
-from billing.v1 import ledger_pb2_grpc
+from billing.v1 import ledger_statement_pb2 as statement_pb
 from tests.factories.tokens import IssuerKey, write_jwks
 
 KEY = IssuerKey()
@@ -33,7 +41,7 @@ SUBSCRIPTION = "sub_01h455vb4pex5vsknk084sn02q"
 
 
 class CannedLedger(ledger_pb2_grpc.LedgerServiceServicer):
-    """Answers GetBalance at once, fails as it is told, or waits; notes what it knew."""
+    """Answers GetBalance at once, ExportLedger in parts, fails as told, or waits; notes it all."""
 
     def __init__(self) -> None:
         self.failure: BaseException | None = None
@@ -45,6 +53,8 @@ class CannedLedger(ledger_pb2_grpc.LedgerServiceServicer):
         self.principals: list[Principal] = []
         self.request_ids: list[str] = []
         self.trace_ids: list[int] = []
+        self.floods = False
+        self.stream_closed = asyncio.Event()
 
     async def GetBalance(
         self, request: pb.GetBalanceRequest, context: Context
@@ -69,6 +79,28 @@ class CannedLedger(ledger_pb2_grpc.LedgerServiceServicer):
             self.was_cancelled.set()
             raise
 
+    async def ExportLedger(
+        self, request: export_pb.ExportLedgerRequest, context: Context
+    ) -> AsyncIterator[export_pb.ExportLedgerResponse]:
+        """Answer three times, and wait, fail or never end before the last."""
+        self.scopes.append(current_scope(request))
+        self.principals.append(current_principal())
+        self.trace_ids.append(trace.get_current_span().get_span_context().trace_id)
+        self.request_ids.append(current_request_id())
+        try:
+            for number in (1, 2):
+                yield export_pb.ExportLedgerResponse(content=b"part\n", entry_count=number)
+            self.began.set()
+            while self.floods:
+                yield export_pb.ExportLedgerResponse(content=bytes(1_000_000))
+            if self.waits:
+                await self._wait()
+            if self.failure is not None:
+                raise self.failure
+            yield export_pb.ExportLedgerResponse(content=b"part\n", entry_count=3)
+        finally:
+            self.stream_closed.set()
+
     async def ListLedgerEntries(
         self, request: pb.ListLedgerEntriesRequest, context: Context
     ) -> pb.ListLedgerEntriesResponse:
@@ -79,10 +111,45 @@ class CannedLedger(ledger_pb2_grpc.LedgerServiceServicer):
     ) -> pb.GetLedgerTransactionResponse:
         return pb.GetLedgerTransactionResponse()
 
+    async def GetAccountBalances(
+        self, request: statement_pb.GetAccountBalancesRequest, context: Context
+    ) -> pb.GetAccountBalancesResponse:
+        return pb.GetAccountBalancesResponse()
+
+    async def GetStatement(
+        self, request: statement_pb.GetStatementRequest, context: Context
+    ) -> pb.GetStatementResponse:
+        return pb.GetStatementResponse()
+
+    async def ListLedgerTransactions(
+        self, request: statement_pb.ListLedgerTransactionsRequest, context: Context
+    ) -> statement_pb.ListLedgerTransactionsResponse:
+        return statement_pb.ListLedgerTransactionsResponse()
+
     async def GetTrialBalance(
         self, request: pb.GetTrialBalanceRequest, context: Context
     ) -> pb.GetTrialBalanceResponse:
         return pb.GetTrialBalanceResponse()
+
+    async def ListCharges(
+        self, request: charge_pb2.ListChargesRequest, context: Context
+    ) -> charge_pb2.ListChargesResponse:
+        return charge_pb2.ListChargesResponse()
+
+    async def ExplainCharge(
+        self, request: explanation_pb2.ExplainChargeRequest, context: Context
+    ) -> explanation_pb2.ExplainChargeResponse:
+        return explanation_pb2.ExplainChargeResponse()
+
+    async def ExplainBalance(
+        self, request: balance_explanation_pb2.ExplainBalanceRequest, context: Context
+    ) -> balance_explanation_pb2.ExplainBalanceResponse:
+        return balance_explanation_pb2.ExplainBalanceResponse()
+
+    async def AuditLedger(
+        self, request: ledger_audit_pb2.AuditLedgerRequest, context: Context
+    ) -> ledger_audit_pb2.AuditLedgerResponse:
+        return ledger_audit_pb2.AuditLedgerResponse()
 
 
 class FakeDatabase:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
@@ -87,6 +88,23 @@ def held_deliveries(
     finally:
         invoicing._pass_switches = passing  # type: ignore[method-assign]
         gate.open()
+
+
+@contextmanager
+def failing_after(invoicing: ReferenceInvoicingServer, count: int) -> Iterator[None]:
+    """Let some calls pass, and fail all others before anything is done."""
+    passing, left = invoicing._pass_switches, [count]
+
+    async def pass_some(context: "grpc.aio.ServicerContext[object, object]") -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "out of order")
+
+    invoicing._pass_switches = pass_some  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        invoicing._pass_switches = passing  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from billing.sandbox.development_key import DevelopmentKey, mint_token
 from billing.v1 import (
     billing_run_pb2,
     billing_run_pb2_grpc,
+    calculation_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
     credit_pb2_grpc,
@@ -133,6 +134,11 @@ class BillingClient:
         """PaymentService; its builders are in ``credits.py``."""
         return self._calls(payment_pb2_grpc.PaymentServiceStub(self.channel))
 
+    @property
+    def calculations(self) -> Calls:
+        """CalculationService; its builders are in ``calculations.py``."""
+        return self._calls(calculation_pb2_grpc.CalculationServiceStub(self.channel))
+
     async def create_meter(self, code: str = "api_calls") -> str:
         """Create a usage meter and return its id."""
         answer = await self.catalog.CreateUsageMeter(
@@ -152,6 +158,9 @@ class BillingClient:
         base_price_amount: int = 2000,
         interval: catalog_pb2.BillingInterval = MONTHLY,
         components: Sequence[catalog_pb2.ComponentInput] = (),
+        late_usage_policy: catalog_pb2.LateUsagePolicy.ValueType = (
+            catalog_pb2.LATE_USAGE_POLICY_UNSPECIFIED
+        ),
     ) -> catalog_pb2.PlanVersionInput:
         """The content of a plan version."""
         return catalog_pb2.PlanVersionInput(
@@ -159,6 +168,7 @@ class BillingClient:
             base_price_amount=base_price_amount,
             interval=interval,
             components=components,
+            late_usage_policy=late_usage_policy,
         )
 
     async def create_plan(self, *, currency: str = "USD", **version: Any) -> str:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.v1 import (
@@ -97,15 +97,44 @@ def _assert_invoices(
     invoicing: ReferenceInvoicingServer,
 ) -> None:
     invoices = invoices_of(invoicing, served.client, served.id)
-    lines = [_amounts_by_line(invoice) for invoice in invoices]
-    told = [_without_zeros(each) for each in lines]
-    expected = [_without_zeros(p.invoice) for p in reference.periods if p.invoiced_at is not None]
+    told = [_invoice_told(each) for each in invoices]
+    expected = _expected_invoices(reference)
     assert told == expected, f"{told}, not {expected}"
+    period_ids = set()
     unpaid = 0
-    for invoice, named in zip(invoices, lines, strict=True):
-        assert invoice.total_amount == sum(named.values())
-        unpaid += invoice.total_amount - _settled_since(posted, invoice.idempotency_key, named)
+    for invoice in invoices:
+        lines = _amounts_by_line(invoice)
+        assert invoice.total_amount == sum(lines.values())
+        period_ids.add(served.period_ids[moment(invoice.period_start)])
+        if not invoice.HasField("voided_at"):
+            unpaid += invoice.total_amount - invoice.credited_amount
+        unpaid -= lines["deficit"] + lines["carried"]
+    unpaid += sum(_owed_otherwise(posted, period_id) for period_id in period_ids)
+    unpaid -= sum(
+        each.live
+        for each in reference.applications
+        if each.kind == "settlement" and reference.periods[each.period].invoiced_at is not None
+    )
     assert balance.invoiced_amount == unpaid, "the receivable is not what invoices ask for"
+
+
+InvoiceTold: TypeAlias = tuple[dict[str, int], int, bool]
+"""The amounts of an invoice's lines, what credit notes took back of it, and whether it is void."""
+
+
+def _invoice_told(invoice: invoicing_pb2.Invoice) -> InvoiceTold:
+    lines = _without_zeros(_amounts_by_line(invoice))
+    return lines, invoice.credited_amount, invoice.HasField("voided_at")
+
+
+def _expected_invoices(reference: ReferenceSubscription) -> list[InvoiceTold]:
+    """Those that were made: additional ones are made at once, or before anybody looks."""
+    return [
+        (_without_zeros(invoice.lines), invoice.credited, invoice.is_void)
+        for period in reference.periods
+        if period.invoiced_at is not None
+        for invoice in period.invoices
+    ]
 
 
 class Figures(NamedTuple):
@@ -114,7 +143,7 @@ class Figures(NamedTuple):
     credits: list[tuple[str, int, int]]
     balance: tuple[int, ...]
     amounts_by_type: dict[str, int]
-    invoices: list[dict[str, int]]
+    invoices: list[InvoiceTold]
     payments: list[tuple[str, int, int]]
     refunds: list[tuple[str | int, ...]]
 
@@ -129,8 +158,7 @@ async def final_figures(served: ServedSubscription, invoicing: ReferenceInvoicin
         balance=_told(balance),
         amounts_by_type=_amounts_by_type(posted),
         invoices=[
-            _without_zeros(_amounts_by_line(invoice))
-            for invoice in invoices_of(invoicing, served.client, served.id)
+            _invoice_told(invoice) for invoice in invoices_of(invoicing, served.client, served.id)
         ],
         payments=await _payments(served),
         refunds=await _refunds(served),
@@ -143,11 +171,7 @@ def expected_figures(reference: ReferenceSubscription, at: datetime) -> Figures:
         credits=[(each.status, each.remaining, each.held) for each in reference.credits],
         balance=reference.balance(at),
         amounts_by_type=reference.books.amounts_by_type(at),
-        invoices=[
-            _without_zeros(period.invoice)
-            for period in reference.periods
-            if period.invoiced_at is not None
-        ],
+        invoices=_expected_invoices(reference),
         payments=_expected_payments(reference),
         refunds=_expected_refunds(reference),
     )
@@ -265,31 +289,34 @@ def _amounts_by_line(invoice: invoicing_pb2.Invoice) -> Counter[str]:
 
 def _line_name(description: str) -> str:
     """The name that the reference gives an invoice's line."""
-    names = {"Credits applied": "credits", "Credit taken back": "deficit"}
-    if description.startswith("usage "):
-        return description[: len("usage 0")]
+    names = {
+        "Credits applied": "credits",
+        "Credits released": "credits",
+        "Credit taken back": "deficit",
+        "Carried to credit": "carried",
+    }
+    usage = description.removeprefix("Correction: ")
+    if usage.startswith("usage "):
+        return usage[: len("usage 0")]
     return names.get(description, "recurring")
 
 
-def _settled_since(
-    entries: Iterable[ledger_pb2.LedgerEntry], period_id: str, named: dict[str, int]
-) -> int:
-    """What was paid of an invoice, less what was charged to its period since, by the ledger.
+def _owed_otherwise(entries: Iterable[ledger_pb2.LedgerEntry], period_id: str) -> int:
+    """What else a period owes than what its invoices ask for and payments pay, by the ledger.
 
-    Applications of credits are in the invoice's lines already, and so are its deficits.
+    Deficits may come later than the invoice, what was paid too much became a credit, and what was
+    written off is not owed.
     """
-    paid = 0
-    for entry in entries:
-        if entry.billing_period_id != period_id:
-            continue
-        if entry.entry_type in {
-            ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_USAGE,
-            ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_CHARGE,
-            ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_APPLICATION_REVERSED,
-            ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_DEFICIT_CHARGED,
-        }:
-            paid += entry.amount
-    return paid + named.get("credits", 0) + named.get("deficit", 0)
+    signs = {
+        ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_DEFICIT_CHARGED: -1,
+        ledger_pb2.LEDGER_ENTRY_TYPE_SURPLUS_CREDITED: 1,
+        ledger_pb2.LEDGER_ENTRY_TYPE_RECEIVABLE_WRITTEN_OFF: -1,
+    }
+    return sum(
+        signs.get(entry.entry_type, 0) * entry.amount
+        for entry in entries
+        if entry.billing_period_id == period_id
+    )
 
 
 def _without_zeros(amounts: dict[str, int]) -> dict[str, int]:

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 from tests.factories.reference_credits import Credit
 from tests.factories.reference_ledger import ReferenceSubscription
 from tests.factories.reference_payments import Payment, Refund
-from tests.factories.reference_subscription import Period, Refused
+from tests.factories.reference_periods import Period
+from tests.factories.reference_subscription import Refused
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,17 @@ def without_late_usage(
     """Move usage from before a credit's end that is over to that end.
 
     Usage is paid by a credit that nobody has expired yet: late usage tells whether somebody has.
+    Usage that is held does not: it is paid by the recalculation, which expires what is over first.
     """
     ends = [credit.expires_at for credit in subscription.credits if credit.is_over(now)]
     last_end = max((end for end in ends if end is not None), default=None)
     if each.action != "use" or last_end is None:
         return each
-    events = [(what, much, max(when, last_end)) for what, much, when in each.arguments["events"]]
+    held = [p for p in subscription.periods if p.billed_at and subscription.plan.holds_late_usage]
+    events = [
+        (what, much, when if any(p.start <= when < p.end for p in held) else max(when, last_end))
+        for what, much, when in each.arguments["events"]
+    ]
     return request("use", events=events)
 
 

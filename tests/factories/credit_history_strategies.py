@@ -6,6 +6,13 @@ from functools import partial
 
 from hypothesis import strategies as st
 
+from tests.factories.correction_histories import (
+    Correct,
+    EstimatePeriod,
+    GiveUp,
+    Recalculate,
+    Recover,
+)
 from tests.factories.credit_histories import (
     Adjust,
     Cancel,
@@ -93,6 +100,24 @@ ADJUSTMENTS = st.builds(
     amount=st.sampled_from([-300, -90, -30, -10, -1, 10, 60]),
     allow_deficit=st.booleans(),
 )
+CORRECTIONS = st.builds(
+    Correct,
+    **WHO,
+    pick=st.sampled_from(range(8)),
+    hundredths=st.sampled_from([None, None, 0, 1, 120, 240, 600, 1500, 1500, 5000, 12000]),
+    where=st.sampled_from(["open", "open", "billed", "billed", "billed"]),
+    is_recalculated=st.booleans(),
+)
+ESTIMATES = st.builds(EstimatePeriod, **WHO, where=st.sampled_from(["open"] * 5 + ["billed"]))
+RECALCULATIONS = st.builds(
+    Recalculate,
+    **WHO,
+    pick=st.sampled_from([0, 0, 0, 1, 1, 2]),
+    is_delivered=st.sampled_from([True, True, True, False]),
+)
+PERCENTS = st.sampled_from([0, 0, 30, 60, 100, 110])
+GIVE_UPS = st.builds(GiveUp, **WHO, pick=PICKS, percent=PERCENTS)
+RECOVERIES = st.builds(Recover, **WHO, pick=PICKS, percent=PERCENTS)
 STEPS_BY_WEIGHT = (
     (USES, 20),
     (GRANTS, 14),
@@ -105,6 +130,11 @@ STEPS_BY_WEIGHT = (
     (st.builds(Expire, **WHO), 6),
     (st.builds(RunAll, **WHO, is_delivered=st.sampled_from([True, True, True, False])), 12),
     (st.builds(RunOne, **WHO), 2),
+    (CORRECTIONS, 18),
+    (ESTIMATES, 6),
+    (RECALCULATIONS, 8),
+    (GIVE_UPS, 5),
+    (RECOVERIES, 3),
     (st.builds(Cancel, **WHO, is_immediate=st.sampled_from([False, True])), 1),
 )
 JOBS = (Expire, RunAll, RunOne)
@@ -117,6 +147,23 @@ def weighted(*choices: tuple[st.SearchStrategy[Step], int]) -> st.SearchStrategy
 
 
 STEPS = weighted(*STEPS_BY_WEIGHT)
+AFTERWARDS = weighted(
+    (USES, 5),
+    (GRANTS, 5),
+    (PAYMENTS, 8),
+    (REFUNDS, 3),
+    (st.builds(EndRefund, **WHO, pick=PICKS, how=ENDS), 2),
+    (st.builds(Void, **WHO, pick=PICKS), 4),
+    (st.builds(Expire, **WHO), 2),
+    (CORRECTIONS, 22),
+    (ESTIMATES, 4),
+    (RECALCULATIONS, 12),
+    (GIVE_UPS, 6),
+    (RECOVERIES, 3),
+    (st.builds(RunAll, **WHO, is_delivered=st.just(True)), 5),
+)
+"""What happens once a period is billed; sooner or later it is calculated anew."""
+
 CHANGES = STEPS.filter(lambda step: not isinstance(step, JOBS))
 
 
@@ -129,17 +176,43 @@ def histories(steps: st.SearchStrategy[Step], *, longest: int) -> st.SearchStrat
 
     Most of what may follow would else find nothing to work with.
     """
-    openings = st.tuples(
+    following = st.lists(steps, min_size=longest // 2, max_size=longest)
+    return st.tuples(_openings(), following).map(lambda parts: [*parts[0], *parts[1]])
+
+
+def billed_histories(*, longest: int) -> st.SearchStrategy[list[Step]]:
+    """Steps of which the first ones give each subscription a billed period to put right."""
+    billing = st.builds(
+        RunAll,
+        hours=st.sampled_from([80, 80, 130]),
+        subscription=st.just(0),
+        is_delivered=st.just(True),
+    )
+    following = st.lists(AFTERWARDS, min_size=longest // 2, max_size=longest)
+    return st.tuples(_openings(), billing, following).map(
+        lambda parts: [*parts[0], parts[1], *parts[2]]
+    )
+
+
+def _openings() -> st.SearchStrategy[tuple[Step, ...]]:
+    return st.tuples(
         *[
             opening.map(partial(_of_opening, number))
             for number in range(SUBSCRIPTIONS)
             for opening in (USES, GRANTS, PAYMENTS)
         ]
     )
-    following = st.lists(steps, min_size=longest // 2, max_size=longest)
-    return st.tuples(openings, following).map(lambda parts: [*parts[0], *parts[1]])
 
 
 def plans() -> st.SearchStrategy[Plan]:
-    """Plans of two components with billing periods of some days, or of a month."""
-    return st.sampled_from([3, 2, 7, 0]).map(lambda days: Plan(days, BASE, PRICES))
+    """Plans of two components with billing periods of some days, or of a month.
+
+    Some have no base price, and half of them hold late usage.
+    """
+    return st.builds(
+        Plan,
+        interval_days=st.sampled_from([3, 2, 7, 0]),
+        base=st.sampled_from([BASE, BASE, 0]),
+        prices=st.just(PRICES),
+        holds_late_usage=st.booleans(),
+    )

@@ -13,12 +13,14 @@ from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.v1 import catalog_pb2, ledger_pb2, subscription_pb2
 from tests.factories.client import BillingClient, component, error_info, moment
 from tests.factories.clock import START, FakeClock
+from tests.factories.correction_audit import assert_same_calculations, assert_same_corrections
 from tests.factories.credit_audit import assert_balance, assert_same, assert_same_records
 from tests.factories.credit_histories import Request, RunAll, Step, on_the_hour, refusals_of
+from tests.factories.ledger_audit import assert_ledger_explains
 from tests.factories.reference_books import Plan
 from tests.factories.reference_ledger import ReferenceSubscription
 from tests.factories.reference_subscription import Refused
-from tests.factories.served_subscription import ServedSubscription
+from tests.factories.served_subscription import UNTOLD, ServedSubscription
 
 MONTHLY_START = datetime(2026, 1, 31, 10, tzinfo=START.tzinfo)
 """A monthly subscription of the 31st: its boundaries move, and two periods are due at START."""
@@ -30,7 +32,12 @@ def started_at(plan: Plan) -> datetime:
 
 
 async def subscribe(
-    client: BillingClient, clock: FakeClock, plan: Plan, *, is_realtime: bool
+    client: BillingClient,
+    clock: FakeClock,
+    invoicing: ReferenceInvoicingServer,
+    plan: Plan,
+    *,
+    is_realtime: bool,
 ) -> tuple[ServedSubscription, ReferenceSubscription]:
     """Create a subscription of a new plan, and the same as a reference."""
     meter_ids = [await client.create_meter(f"meter-{uuid.uuid4().hex}") for _ in plan.components]
@@ -43,6 +50,9 @@ async def subscribe(
             currency="USD",
             version=client.plan_version(
                 base_price_amount=plan.base,
+                late_usage_policy=catalog_pb2.LATE_USAGE_POLICY_HOLD
+                if plan.holds_late_usage
+                else catalog_pb2.LATE_USAGE_POLICY_UNSPECIFIED,
                 interval=catalog_pb2.BillingInterval(unit=unit, count=plan.interval_days or 1),
                 components=[
                     component(
@@ -59,7 +69,7 @@ async def subscribe(
     begun_at = started_at(plan)
     created = await client.subscribe(answer.plan.id, started_at=begun_at, credit_application=mode)
     component_ids = [each.id for each in answer.plan.latest_version.components]
-    served = ServedSubscription(client, clock, created.id, meter_ids, component_ids)
+    served = ServedSubscription(client, clock, invoicing, created.id, meter_ids, component_ids)
     served.learn_current_period(created)
     return served, ReferenceSubscription(plan, begun_at, is_realtime)
 
@@ -86,7 +96,7 @@ class Story:
         """Subscribe to the plans: the first is billed at its periods' ends, the others realtime."""
         clock.set(START - timedelta(minutes=1))
         pairs = [
-            await subscribe(client, clock, plan, is_realtime=number > 0)
+            await subscribe(client, clock, invoicing, plan, is_realtime=number > 0)
             for number, plan in enumerate(plans)
         ]
         clock.set(START)
@@ -126,9 +136,10 @@ class Story:
             expected = request.play(reference, answer.moment or now)
         except Refused as refusal:
             raise AssertionError(f"{request} should be refused: {refusal}") from None
-        if answer.told is not None:
-            assert answer.told == expected, request
-        await served.learn_periods(self.invoicing)
+        if answer.told is not UNTOLD:
+            assert answer.told == expected, f"{request}: {answer.told}, not {expected}"
+        await served.learn_periods()
+        await learn_surpluses(served, reference)
         return ""
 
     async def run(self, now: datetime, *, is_delivered: bool = True) -> None:
@@ -136,7 +147,8 @@ class Story:
         await self.bill(is_delivered=is_delivered)
         for served, reference in zip(self.served, self.references, strict=True):
             reference.run(now, is_delivered=is_delivered)
-            await served.learn_periods(self.invoicing)
+            await served.learn_periods()
+            await learn_surpluses(served, reference)
 
     async def bill(self, *, is_delivered: bool = True) -> None:
         """Let the service bill all that is due."""
@@ -157,6 +169,7 @@ class Story:
         earlier = random.Random(len(self.told)).choice(self.told)
         for number, served in enumerate(self.served):
             await assert_same(served, self.references[number], balances[number], self.invoicing)
+            await assert_same_calculations(served, self.references[number])
             then = await served.balance(moment(earlier[number].as_of))
             assert then == earlier[number], "the past has changed"
             assert_balance(self.references[number], then)
@@ -175,9 +188,23 @@ class Story:
         assert {k: v for k, v in told.items() if v} == {k: v for k, v in expected.items() if v}
 
     async def final_audit(self) -> None:
-        """Compare what takes longer to read: payments, refunds, applications, summaries."""
+        """Compare what takes longer to read: payments, applications, events, recalculations.
+
+        And see that the books agree with themselves, by rules of their own.
+        """
         for served, reference in zip(self.served, self.references, strict=True):
             await assert_same_records(served, reference)
+            await assert_same_corrections(served, reference)
+            await assert_ledger_explains(self.client, self.invoicing, served.id)
+
+
+async def learn_surpluses(served: ServedSubscription, reference: ReferenceSubscription) -> None:
+    """Tell the reference the exact beginnings of credits that nobody asked for."""
+    found = await served.learn_credits()
+    expected = reference.credits[len(served.credit_ids) - len(found) :]
+    for told, credit in zip(found, expected, strict=True):
+        assert moment(told.effective_at) - credit.effective_at < timedelta(seconds=1)
+        credit.effective_at = credit.issued_at = moment(told.effective_at)
 
 
 def sides_of(lines: Sequence[ledger_pb2.TrialBalanceLine]) -> Mapping[str, int]:

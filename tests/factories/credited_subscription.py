@@ -44,6 +44,7 @@ USAGE_COST = ledger_pb2.LEDGER_ENTRY_TYPE_USAGE_COST
 CHARGE_BILLED = ledger_pb2.LEDGER_ENTRY_TYPE_CHARGE_BILLED
 APPLIED_TO_USAGE = ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_USAGE
 APPLIED_TO_CHARGE = ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_APPLIED_TO_CHARGE
+SURPLUS_CREDITED = ledger_pb2.LEDGER_ENTRY_TYPE_SURPLUS_CREDITED
 GRANT_EXPIRED = ledger_pb2.LEDGER_ENTRY_TYPE_CREDIT_GRANT_EXPIRED
 POSTED = ledger_pb2.LEDGER_ENTRY_STATUS_POSTED
 
@@ -180,11 +181,20 @@ class CreditedSubscription:
         assert told.outstanding_amount == sum(owed.values())
         assert told.net_amount == told.credit_balance_amount - told.outstanding_amount
         assert told.net_amount == sum(e.amount for e in posted if _own_legs(e) == 1)
+        surplus = Counter[str]()
+        for entry in posted:
+            if entry.entry_type == SURPLUS_CREDITED:
+                surplus[entry.billing_period_id] += entry.amount
         settled = _settled_by_period(await self.applications(kind=SETTLEMENT))
         for invoice in self.invoices():
             assert invoice.total_amount == sum(line.amount for line in invoice.line_items)
             period_id = invoice.idempotency_key
-            assert invoice.total_amount == owed[period_id] + settled[period_id]
+            # What settlements paid too much became a surplus, without a line of the invoice.
+            carried = sum(
+                line.amount for line in invoice.line_items if "Carried" in line.description
+            )
+            overpaid = surplus[period_id] - carried
+            assert invoice.total_amount == owed[period_id] + settled[period_id] - overpaid
         assert (await self.client.trial_balance()).difference_amount == 0
 
 
@@ -197,6 +207,9 @@ async def subscribe_credited(
     started_at: datetime = FEBRUARY,
     is_realtime: bool = False,
     codes: Sequence[str] = ("calls", "tokens"),
+    holds_late_usage: bool = False,
+    unit_price: str = "1",
+    included: str = "0",
 ) -> CreditedSubscription:
     """Subscribe to a new plan, at the start of February; the clock shows that moment."""
     clock.set(started_at)
@@ -207,8 +220,13 @@ async def subscribe_credited(
             currency="USD",
             version=client.plan_version(
                 base_price_amount=base_price_amount,
+                late_usage_policy=(
+                    catalog_pb2.LATE_USAGE_POLICY_HOLD
+                    if holds_late_usage
+                    else catalog_pb2.LATE_USAGE_POLICY_UNSPECIFIED
+                ),
                 components=[
-                    component(meter_id, name=code, unit_price="1")
+                    component(meter_id, name=code, unit_price=unit_price, included=included)
                     for meter_id, code in zip(meter_ids, codes, strict=True)
                 ],
             ),

@@ -10,6 +10,7 @@ import yaml
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
 TRIGGERS: Final = ("billing-scheduler", "billing-credit-expiry")
+AUDIT: Final = "billing-audit"
 MTLS_PORT: Final = 50061
 
 

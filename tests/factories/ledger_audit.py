@@ -9,38 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
-from billing.v1 import ledger_pb2, usage_credit_pb2
+from billing.v1 import calculation_pb2, ledger_pb2, usage_credit_pb2
 from invoicing.v1 import invoicing_pb2
+from tests.factories.calculations import calculations_of
 from tests.factories.client import BillingClient, moment
 from tests.factories.credits import applications, credits_of
-
-_RULES: Final = {
-    ("usage_cost", -1, "receivable", "usage_revenue"),
-    ("usage_cost", 0, "receivable", "usage_revenue"),
-    ("charge_billed", -1, "receivable", "subscription_revenue"),
-    ("charge_billed", 1, "subscription_revenue", "receivable"),
-    ("payment_recognized", 1, "cash", "credit"),
-    ("credit_grant_recognized", 1, "promotional_expense", "credit"),
-    ("surplus_credited", 1, "receivable", "credit"),
-    ("credit_applied_to_usage", 1, "credit", "receivable"),
-    ("credit_applied_to_charge", 1, "credit", "receivable"),
-    ("credit_application_reversed", -1, "receivable", "credit"),
-    ("credit_balance_adjusted", 1, "promotional_expense", "credit"),
-    ("credit_balance_adjusted", -1, "credit", "refund_clearing"),
-    ("credit_balance_adjusted", -1, "credit", "breakage"),
-    ("credit_balance_adjusted", -1, "credit", "promotional_expense"),
-    ("credit_deficit_charged", -1, "receivable", "refund_clearing"),
-    ("credit_deficit_charged", -1, "receivable", "promotional_expense"),
-    ("credit_grant_expired", -1, "credit", "breakage"),
-    ("credit_grant_expired", -1, "credit", "promotional_expense"),
-    ("payment_refunded", -1, "refund_clearing", "cash"),
-    ("refund_absorbed", 1, "refunds_and_allowances", "refund_clearing"),
-}
-"""Entry type, sign, debit, credit."""
+from tests.factories.entry_rules import ENTRY_RULES
+from tests.factories.ledger_views import assert_views_agree
 
 _OWN_KINDS: Final = {"receivable", "credit", "refund_clearing"}
 _ONE_FOR_EVER: Final = {
     "usage_cost": "source_usage_event_id",
+    "billing_adjustment": "source_billing_period_calculation_id",
     "charge_billed": "source_charge_id",
     "payment_recognized": "source_payment_id",
     "payment_refunded": "source_refund_id",
@@ -50,6 +30,7 @@ _ONE_FOR_EVER: Final = {
 
 _ORIGINS: Final = {"payment_recognized", "credit_grant_recognized", "surplus_credited"}
 _APPLIED: Final = {"credit_applied_to_usage", "credit_applied_to_charge"}
+_USAGE: Final = ("usage_cost", "usage_cost_corrected", "billing_adjustment")
 _CREDIT_LINES: Final = {"Credits applied", "Carried to credit"}
 
 
@@ -99,6 +80,7 @@ class _Books:
     entries: Sequence[_Entry]
     credits: Sequence[usage_credit_pb2.UsageCredit]
     applications: Sequence[usage_credit_pb2.CreditApplication]
+    calculations: Sequence[calculation_pb2.Calculation]
 
     @property
     def posted(self) -> list[_Entry]:
@@ -112,13 +94,26 @@ class _Books:
             if entry.row.billing_period_id == period_id and entry.entry_type in entry_types
         )
 
-    def applied(self, period_id: str, *, settlements: bool) -> int:
-        """Return what applications still pay of a period: settlements, or all others."""
+    def applied(self, period_id: str, *, settlements: bool, component_id: str | None = None) -> int:
+        """Return what applications still pay of a period: settlements, or all others.
+
+        Of one component, or of all there is.
+        """
         kind = usage_credit_pb2.CREDIT_APPLICATION_KIND_SETTLEMENT
         return sum(
             each.amount_applied - each.reversed_amount
             for each in self.applications
-            if each.billing_period_id == period_id and (each.kind == kind) == settlements
+            if each.billing_period_id == period_id
+            and (each.kind == kind) == settlements
+            and component_id in (None, each.component_id)
+        )
+
+    def owed(self, period_id: str) -> int:
+        """Return what a period owes."""
+        return sum(
+            entry.adds_to("receivable")
+            for entry in self.posted
+            if entry.row.billing_period_id == period_id
         )
 
 
@@ -138,25 +133,33 @@ def invoices_of(
     return sorted(invoices, key=lambda invoice: (moment(invoice.period_start), invoice.id))
 
 
+def is_additional(invoice: invoicing_pb2.Invoice) -> bool:
+    """Whether a recalculation asked for an invoice: the others have the keys of their periods."""
+    return not invoice.idempotency_key.startswith("period_")
+
+
 async def assert_ledger_explains(
     client: BillingClient, invoicing: ReferenceInvoicingServer, *subscription_ids: str
 ) -> None:
     """Assert that ledger, credits, balances and invoices of subscriptions agree.
 
     The posted entries add up to the balance, told from snapshots or from entries, and credit by
-    credit to what is left of it; no period has two invoices; an invoice's lines and total are what
-    the ledger holds for its period; and the tenant's books balance.
+    credit to what is left of it; a period has one invoice, and those of its recalculations, which
+    are in all what the ledger holds for it, and so are its calculations; and the books balance.
     """
     for subscription_id in subscription_ids:
         books = _Books(
             [_Entry(row) for row in await client.entries(subscription_id)],
             await credits_of(client, subscription_id),
             await applications(client, subscription_id),
+            await calculations_of(client, subscription_id),
         )
         _assert_entries_are_well_formed(books.entries)
         _assert_credits(books)
         _assert_applications(books)
+        _assert_calculations(books)
         await _assert_balance(client, subscription_id, books)
+        await assert_views_agree(client, subscription_id)
         _assert_invoices(books, invoices_of(invoicing, client, subscription_id))
     trial_balance = await client.trial_balance()
     assert trial_balance.difference_amount == 0
@@ -171,7 +174,7 @@ def _assert_entries_are_well_formed(entries: Iterable[_Entry]) -> None:
     for entry in entries:
         row = entry.row
         sign = (row.amount > 0) - (row.amount < 0)
-        assert (entry.entry_type, sign, entry.debit, entry.credit) in _RULES
+        assert (entry.entry_type, sign, entry.debit, entry.credit) in ENTRY_RULES
         assert row.HasField("posted_at") == entry.is_posted
         assert not (entry.is_posted and row.HasField("discarded_at"))
         if "receivable" in (entry.debit, entry.credit):
@@ -197,6 +200,10 @@ def _natural_keys(entry: _Entry) -> Iterable[tuple[str, ...]]:
         yield "origin", row.source_usage_credit_id
     if entry.entry_type in _APPLIED:
         yield "applied", row.source_credit_application_id
+    if entry.entry_type == "receivable_written_off" and row.amount > 0:
+        yield "written off", row.source_write_off_id
+    if entry.entry_type == "usage_cost_corrected":
+        yield "corrected", row.source_usage_event_id, row.ledger_transaction_id
     if entry.entry_type == "credit_grant_expired":
         yield "expired", row.source_usage_credit_id, row.ledger_transaction_id
 
@@ -228,11 +235,11 @@ def _assert_credits(books: _Books) -> None:
 
 
 def _assert_applications(books: _Books) -> None:
-    """Each application has its entry, and counts what was reversed of it."""
+    """Each application has its entry, and counts what was reversed of it. Estimates have none."""
     entries = {
         entry.row.source_credit_application_id: entry
         for entry in books.entries
-        if entry.entry_type in _APPLIED
+        if entry.entry_type in _APPLIED and entry.is_posted
     }
     reversed_amounts: Counter[str] = Counter()
     for entry in books.posted:
@@ -242,7 +249,6 @@ def _assert_applications(books: _Books) -> None:
     assert set(reversed_amounts) <= set(entries)
     for each in books.applications:
         row = entries[each.id].row
-        assert entries[each.id].is_posted
         assert row.amount == each.amount_applied
         assert row.source_usage_credit_id == each.usage_credit_id
         assert row.billing_period_id == each.billing_period_id
@@ -250,6 +256,33 @@ def _assert_applications(books: _Books) -> None:
         assert row.ledger_transaction_id == each.ledger_transaction_id
         assert (entries[each.id].entry_type == "credit_applied_to_usage") == bool(each.component_id)
         assert each.reversed_amount == reversed_amounts[each.id] <= each.amount_applied
+
+
+def _assert_calculations(books: _Books) -> None:
+    """Those that count say what the ledger holds for their component and period."""
+    active = [
+        c for c in books.calculations if c.status == calculation_pb2.CALCULATION_STATUS_ACTIVE
+    ]
+    keys = [(each.billing_period_id, each.component_id) for each in active]
+    assert len(keys) == len(set(keys)), "one calculation counts"
+    for each in active:
+        raw = sum(
+            -entry.row.amount
+            for entry in books.posted
+            if entry.entry_type in _USAGE
+            and entry.row.billing_period_id == each.billing_period_id
+            and entry.row.usage_meter_id == each.usage_meter_id
+        )
+        assert each.total_raw_usage_amount == raw
+        assert each.credits_applied_amount == books.applied(
+            each.billing_period_id, settlements=False, component_id=each.component_id
+        )
+    raw_by_id = {each.id: each.total_raw_usage_amount for each in books.calculations}
+    replaced = {c.superseded_by_calculation_id: raw_by_id[c.id] for c in books.calculations}
+    for entry in books.entries:
+        if entry.entry_type == "billing_adjustment":
+            new_id = entry.row.source_billing_period_calculation_id
+            assert entry.row.amount == replaced.get(new_id, 0) - raw_by_id[new_id]
 
 
 async def _assert_balance(client: BillingClient, subscription_id: str, books: _Books) -> None:
@@ -291,34 +324,48 @@ def _assert_available(
 
 def _assert_invoices(books: _Books, invoices: Sequence[invoicing_pb2.Invoice]) -> None:
     keys = [invoice.idempotency_key for invoice in invoices]
-    starts = [moment(invoice.period_start) for invoice in invoices]
-    assert len(set(keys)) == len(set(starts)) == len(invoices)
-    for invoice in invoices:
-        _assert_invoice(books, invoice)
+    first = [invoice for invoice in invoices if not is_additional(invoice)]
+    starts = [moment(invoice.period_start) for invoice in first]
+    assert len(set(keys)) == len(invoices)
+    assert len(set(starts)) == len(first)
+    for start, invoice in zip(starts, first, strict=True):
+        further = [i for i in invoices if is_additional(i) and moment(i.period_start) == start]
+        _assert_period_invoices(books, invoice, further)
 
 
-def _assert_invoice(books: _Books, invoice: invoicing_pb2.Invoice) -> None:
+def _assert_period_invoices(
+    books: _Books, first: invoicing_pb2.Invoice, further: Sequence[invoicing_pb2.Invoice]
+) -> None:
     """The lines are what the ledger holds, and what is still owed is what nobody paid since."""
-    period_id = invoice.idempotency_key
+    period_id = first.idempotency_key
     lines: Counter[str] = Counter()
-    for line in invoice.line_items:
+    for line in first.line_items:
         lines[line.description] += line.amount
-    assert invoice.total_amount == sum(lines.values())
-    raw = sum(amount for name, amount in lines.items() if name not in _CREDIT_LINES)
+    asked_for = 0
+    for invoice in [first, *further]:
+        assert invoice.total_amount == sum(line.amount for line in invoice.line_items)
+        if not invoice.HasField("voided_at"):
+            asked_for += invoice.total_amount - invoice.credited_amount
     deficits = -books.total_of(period_id, "credit_deficit_charged")
     late_deficits = deficits - lines["Credit taken back"]
     assert late_deficits >= 0
-    billed = -books.total_of(period_id, "usage_cost", "charge_billed")
-    assert raw - lines["Credit taken back"] == billed
-    assert lines["Credits applied"] == -books.applied(period_id, settlements=False)
+    billed = -books.total_of(period_id, "charge_billed", *_USAGE)
+    credited = books.applied(period_id, settlements=False)
+    total = billed + lines["Credit taken back"] - credited
+    assert asked_for == max(0, total)
     # What is more than a period owes becomes a credit; of a negative total, the invoice says so.
     surplus = books.total_of(period_id, "surplus_credited")
-    assert 0 <= lines["Carried to credit"] <= surplus
-    owed = sum(
-        entry.adds_to("receivable")
-        for entry in books.posted
-        if entry.row.billing_period_id == period_id
-    )
+    carried = max(0, -total)
+    assert carried <= surplus
+    owed = books.owed(period_id)
+    assert owed >= 0
     settled = books.applied(period_id, settlements=True)
-    overpaid = surplus - lines["Carried to credit"]
-    assert owed == invoice.total_amount - settled + late_deficits + overpaid
+    given_up = books.total_of(period_id, "receivable_written_off")
+    assert owed == asked_for - settled - given_up + late_deficits + surplus - carried
+    # Where a recalculation moved usage against credits, nothing may be invoiced.
+    kinds = {c.calculation_type for c in books.calculations if c.billing_period_id == period_id}
+    if calculation_pb2.CALCULATION_TYPE_ADJUSTMENT_RECALCULATION not in kinds:
+        raw = sum(amount for name, amount in lines.items() if name not in _CREDIT_LINES)
+        assert raw - lines["Credit taken back"] == billed
+        assert lines["Credits applied"] == -credited
+        assert 0 <= lines["Carried to credit"] <= surplus

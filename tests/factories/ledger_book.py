@@ -14,6 +14,7 @@ import pytest
 
 from billing.domain.identifiers import SUBSCRIPTION, USAGE_METER, from_typeid
 from billing.domain.scope import Scope
+from tests.factories.calculations import recalculate, void_event, write_off
 from tests.factories.client import BillingClient, component
 from tests.factories.clock import START
 from tests.factories.credit_changes import adjust_credit
@@ -156,8 +157,13 @@ async def make_ledger_book(client: BillingClient, url: str) -> LedgerBook:
     euro = await client.subscribe(euro_plan_id, started_at=began)
     await client.use(subscription.id, meter_id, "2", began)
     promotion = await grant_credit(client, subscription.id, 100, effective_at=began)
-    await client.run_billing()
+    wrong = await client.use(euro.id, meter_id, "100", began)
+    run = await client.run_billing()
     await client.use(subscription.id, meter_id, "1", START)
+    await void_event(client, wrong.usage_event_id)
+    [billed] = [r for r in run.results if r.subscription_id == euro.id]
+    await recalculate(client, euro.id, billed.billing_period_id)
+    await write_off(client, euro.id, billed.billing_period_id, amount=1, currency="EUR")
     await adjust_credit(client, promotion.id, 5)
     payment = await create_payment(client, subscription.id, 50)
     refund = await create_refund(client, payment.id, 20)

@@ -20,6 +20,7 @@ PROMOTIONAL_EXPENSE = "promotional_expense"
 ALLOWANCES = "refunds_and_allowances"
 USAGE_REVENUE = "usage_revenue"
 SUBSCRIPTION_REVENUE = "subscription_revenue"
+BAD_DEBT = "bad_debt"
 
 OWN_KINDS = frozenset({RECEIVABLE, CREDIT, CLEARING})
 """The accounts that a subscription has for itself; its net balance is told from them."""
@@ -27,11 +28,15 @@ OWN_KINDS = frozenset({RECEIVABLE, CREDIT, CLEARING})
 
 @dataclass(frozen=True)
 class Plan:
-    """``interval_days`` zero is a calendar month; ``prices`` are (unit price, included units)."""
+    """``interval_days`` zero is a calendar month; ``prices`` are (unit price, included units).
+
+    With ``holds_late_usage`` usage of a billed period waits there for a recalculation.
+    """
 
     interval_days: int
     base: int
     prices: tuple[tuple[str, str], ...]
+    holds_late_usage: bool = False
 
     @property
     def components(self) -> range:

@@ -116,7 +116,7 @@ class Application:
 
 
 class Cost(NamedTuple):
-    """What one usage event added to the charge of its component."""
+    """What one usage event added to the charge of its component, or a correction of it changed."""
 
     component: int
     at: datetime
@@ -145,11 +145,54 @@ def number_at(segments: Sequence[Segment], moment: datetime) -> int:
 
 
 def demands_of(costs: Iterable[Cost], segments: Sequence[Segment]) -> Demands:
-    """Sum costs by segment and component."""
+    """Sum costs by segment and component.
+
+    A correction is rated against other events' units, so that a segment may come out below zero:
+    that is set off against the segments after it, then against those before it, the nearest first.
+    """
     demands: Counter[tuple[int, int | None]] = Counter()
     for cost in costs:
         demands[number_at(segments, cost.at), cost.component] += cost.amount
+    negative = [key for key, amount in demands.items() if amount < 0]
+    for number, component in sorted(negative, key=lambda key: key[0]):
+        later = range(number + 1, len(segments))
+        for other in [*later, *reversed(range(number))]:
+            amount = min(-demands[number, component], max(0, demands[other, component]))
+            demands[number, component] += amount
+            demands[other, component] -= amount
     return demands
+
+
+def excess_of(
+    costs: Iterable[Cost], segments: Sequence[Segment], applications: Iterable[Application]
+) -> list[tuple[Application, int]]:
+    """What applications pay more than there is within their moments; the oldest keep most.
+
+    Those that end first choose first: who may pay later usage as well leaves them what they can
+    pay. A settlement pays whatever its period costs, so it has no moments and no excess.
+    """
+    demands = dict(demands_of(costs, segments))
+    excess: list[tuple[Application, int]] = []
+    for application in sorted(applications, key=lambda each: each.span[::-1]):
+        if application.component is CHARGES or application.kind == "settlement":
+            continue
+        left = application.live
+        for number, segment in enumerate(segments):
+            if application.overlaps(segment):
+                left -= _cover(demands, (number, application.component), left)
+        if left:
+            excess.append((application, left))
+    return excess
+
+
+def _cover(
+    demands: dict[tuple[int, int | None], int], key: tuple[int, int | None], amount: int
+) -> int:
+    """Pay a demand as far as there is one, and return how far that was."""
+    paid = min(amount, demands.get(key, 0))
+    if paid > 0:
+        demands[key] -= paid
+    return max(0, paid)
 
 
 def unpaid_demands(
@@ -159,7 +202,8 @@ def unpaid_demands(
 
     An application pays usage between its moments, the oldest first; one without them pays what
     the others leave. So does what is too much between them: the usage there was paid by others
-    before a credit that begins in between divided it.
+    before a credit that begins in between divided it. A settlement may be too much altogether,
+    once usage was corrected.
     """
     demands = dict(demands_of(costs, segments))
     for application in sorted(applications, key=lambda each: each.span):
@@ -168,11 +212,9 @@ def unpaid_demands(
         left = application.live
         within = [n for n, segment in enumerate(segments) if application.overlaps(segment)]
         for number in [*within, *range(len(segments))]:
-            paid = min(left, demands.get((number, application.component), 0))
-            if paid:
-                demands[number, application.component] -= paid
-                left -= paid
-        assert left == 0, "paid for usage that is not there"
+            left -= _cover(demands, (number, application.component), left)
+        is_settlement = application.kind == "settlement"
+        assert left == 0 or is_settlement, "paid for usage that is not there"
     return demands
 
 

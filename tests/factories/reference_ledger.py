@@ -5,6 +5,7 @@ Periods, credits, payments and refunds are known by their numbers, in the order 
 Every operation takes the moment it happens at, and raises Refused where it must be refused.
 """
 
+import copy
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,13 +16,21 @@ from tests.factories.reference_books import (
     SUBSCRIPTION_REVENUE,
     Account,
 )
-from tests.factories.reference_credits import Credit
-from tests.factories.reference_payments import PaymentBooks
-from tests.factories.reference_subscription import Period, refuse_if
+from tests.factories.reference_credits import CHARGES, Application, Credit
+from tests.factories.reference_periods import (
+    Calculation,
+    Estimate,
+    Forecast,
+    Hold,
+    Invoice,
+    Period,
+)
+from tests.factories.reference_recalculations import RecalculationBooks
+from tests.factories.reference_subscription import refuse_if
 
 
 @dataclass
-class ReferenceSubscription(PaymentBooks):
+class ReferenceSubscription(RecalculationBooks):
     """One subscription, and everything that can happen to it."""
 
     # Credits
@@ -147,6 +156,7 @@ class ReferenceSubscription(PaymentBooks):
                 period.invoiced_at = now
 
     def _bill(self, period: Period, now: datetime) -> None:
+        self.discard_estimate(now, "superseded")
         deficits = period.charges
         period.charges += self.plan.base
         self.books.post(
@@ -161,16 +171,62 @@ class ReferenceSubscription(PaymentBooks):
         for credit in self.credits:
             if credit.is_over(period.end) and credit.remaining > 0:
                 self._expire(credit, now)
-        credited = sum(each.live for each in self._applied_to(period) if each.kind != "settlement")
-        period.invoice = {"recurring": self.plan.base, "deficit": deficits, "credits": -credited}
-        for component in self.plan.components:
-            costs = [cost.amount for cost in period.costs if cost.component == component]
-            period.invoice[f"usage {component}"] = sum(costs)
+        self._write_invoice(period, deficits)
+        paid_too_much = -self.books.receivable(period.number, now)
+        if paid_too_much > 0:
+            self._issue_surplus(period, paid_too_much, now)
         period.billed_at = now
         if self.cancel_at is not None and period.end >= self.cancel_at:
             self.is_cancelled = True
         elif not self.open_periods:
             self._open_following()
+
+    def _write_invoice(self, period: Period, deficits: int) -> None:
+        credited = sum(each.live for each in self._applied_to(period) if each.kind != "settlement")
+        period.invoice = {"recurring": self.plan.base, "deficit": deficits, "credits": -credited}
+        for figures in self.figures_of(period):
+            period.calculations.append(Calculation("billing_run", "active", *figures))
+            period.invoice[f"usage {figures[0]}"] = figures[2]
+        period.total = sum(period.invoice.values())
+        period.invoices.append(Invoice(period.total, period.invoice))
+
+    # Estimates
+
+    def estimate_period(self, now: datetime, period: int) -> Forecast:
+        """Tell what billing the oldest open period now would come to, and hold its credits."""
+        current = self.periods[period]
+        refuse_if(billing_period_not_open=current is not self.oldest_open)
+        self.discard_estimate(now, "superseded")
+        told = copy.deepcopy(self)
+        told._bill(told.periods[period], now)
+        applied = told.applications[len(self.applications) :]
+        held = sum(each.amount for each in applied)
+        owed = self.books.receivable(period, now) + self.plan.base - held
+        self.estimate = Estimate(
+            [self._hold(each, now) for each in applied],
+            [
+                Calculation("interim_estimate", "pending_confirmation", *figures)
+                for figures in told.periods[period].active_figures()
+            ],
+        )
+        current.calculations += self.estimate.calculations
+        return Forecast(told.periods[period].total, max(0, owed), max(0, -owed), held)
+
+    def _hold(self, application: Application, now: datetime) -> Hold:
+        credit = self.credits[application.credit]
+        credit.remaining -= application.amount
+        credit.held += application.amount
+        target = "charge" if application.component is CHARGES else "usage"
+        posting = self.books.post(
+            f"credit_applied_to_{target}",
+            application.amount,
+            Account(CREDIT, credit.number),
+            Account(RECEIVABLE),
+            now,
+            period=application.period,
+            is_pending=True,
+        )
+        return Hold(credit.number, application.amount, posting)
 
     def cancel(self, now: datetime, *, is_immediate: bool = False) -> None:
         """End the subscription with its last period, or cut that and bill all at once."""

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from tests.factories.reference_books import (
     ALLOWANCES,
+    BAD_DEBT,
     CASH,
     CLEARING,
     CREDIT,
@@ -13,7 +14,9 @@ from tests.factories.reference_books import (
     Posting,
 )
 from tests.factories.reference_credits import CHARGES, Application, Credit, Segment, Taking
-from tests.factories.reference_subscription import Period, SubscriptionBooks, refuse_if
+from tests.factories.reference_periods import Period
+from tests.factories.reference_subscription import refuse_if
+from tests.factories.reference_usage import UsageBooks
 
 
 @dataclass
@@ -55,11 +58,27 @@ class Refund:
 
 
 @dataclass
-class PaymentBooks(SubscriptionBooks):
-    """A subscription's payments and refunds."""
+class WriteOff:
+    """What was given up of a period, and what of it is owed again."""
+
+    number: int
+    period: int
+    amount: int
+    recovered: int = 0
+
+    @property
+    def left(self) -> int:
+        """What is still given up."""
+        return self.amount - self.recovered
+
+
+@dataclass
+class PaymentBooks(UsageBooks):
+    """A subscription's payments, refunds and write-offs."""
 
     payments: list[Payment] = field(default_factory=list)
     refunds: list[Refund] = field(default_factory=list)
+    write_offs: list[WriteOff] = field(default_factory=list)
 
     # Payments
 
@@ -95,12 +114,17 @@ class PaymentBooks(SubscriptionBooks):
             self._settle(self.periods[payment.period], credit, now)
 
     def _settle(self, period: Period, credit: Credit, now: datetime) -> None:
+        """Pay usage, then charges: what is owed, and then what was given up before."""
+        owed = max(0, self.books.receivable(period.number, now))
+        left = min(credit.remaining, owed)
+        left += self._recover_up_to(period, credit.remaining - left, now, newest_first=False)
         unpaid = self._unpaid(period)
         whole = Segment(period.start, period.end)
         for component in [*self.plan.components, CHARGES]:
-            owed = sum(amount for (_, each), amount in unpaid.items() if each == component)
-            amount = min(credit.remaining, owed)
+            demand = sum(amount for (_, each), amount in unpaid.items() if each == component)
+            amount = left if component is CHARGES else min(left, demand)
             if amount > 0:
+                left -= amount
                 credit.remaining -= amount
                 self._apply(Taking(credit, whole, component, amount), period, "settlement", now)
 
@@ -267,3 +291,51 @@ class PaymentBooks(SubscriptionBooks):
         if refund.clawed_back and credit.expired_at is not None:
             amount, credit.remaining = credit.remaining, 0
             self._write_off(credit, "credit_grant_expired", amount, now)
+
+    # Write-offs
+
+    def write_off(self, now: datetime, period: int, amount: int = 0) -> None:
+        """Give up an amount of what an invoiced period owes; zero is all of it."""
+        refuse_if(billing_period_not_invoiced=self.periods[period].invoiced_at is None)
+        owed = self.books.receivable(period, now)
+        wanted = amount or owed
+        refuse_if(write_off_exceeds_receivable=wanted > owed or wanted <= 0)
+        self.write_offs.append(WriteOff(len(self.write_offs), period, wanted))
+        self.books.post(
+            "receivable_written_off",
+            wanted,
+            Account(BAD_DEBT),
+            Account(RECEIVABLE),
+            now,
+            period=period,
+        )
+
+    def recover(self, now: datetime, number: int, amount: int = 0) -> None:
+        """Take a write-off back, or a part of it; zero is all that is left of it."""
+        write_off = self.write_offs[number]
+        wanted = amount or write_off.left
+        refuse_if(write_off_exceeded=wanted > write_off.left or wanted <= 0)
+        self._recover(write_off, wanted, now)
+
+    def _recover(self, write_off: WriteOff, amount: int, now: datetime) -> None:
+        write_off.recovered += amount
+        self.books.post(
+            "receivable_written_off",
+            -amount,
+            Account(RECEIVABLE),
+            Account(BAD_DEBT),
+            now,
+            period=write_off.period,
+        )
+
+    def _recover_up_to(
+        self, period: Period, limit: int, now: datetime, *, newest_first: bool
+    ) -> int:
+        """Take back as much of a period's write-offs as is told; return how much that was."""
+        left = limit
+        for write_off in sorted(self.write_offs, key=lambda w: w.number, reverse=newest_first):
+            amount = min(left, write_off.left) if write_off.period == period.number else 0
+            if amount > 0:
+                left -= amount
+                self._recover(write_off, amount, now)
+        return limit - left

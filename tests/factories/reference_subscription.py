@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import NamedTuple
 
 from tests.factories.reference_books import (
@@ -16,7 +15,6 @@ from tests.factories.reference_books import (
     CREDIT,
     PROMOTIONAL_EXPENSE,
     RECEIVABLE,
-    USAGE_REVENUE,
     Account,
     Books,
     Plan,
@@ -25,18 +23,16 @@ from tests.factories.reference_books import (
 from tests.factories.reference_credits import (
     CHARGES,
     Application,
-    Cost,
     Credit,
     Demands,
     Segment,
     Taking,
-    demands_of,
+    excess_of,
     segments_of,
     take,
     unpaid_demands,
 )
-
-MAX_CLOCK_LEAD = timedelta(hours=1)
+from tests.factories.reference_periods import Estimate, Period
 
 
 class Refused(Exception):
@@ -52,21 +48,6 @@ def refuse_if(**reasons: bool) -> None:
     holding = [reason.upper() for reason, holds in reasons.items() if holds]
     if holding:
         raise Refused(*holding)
-
-
-@dataclass
-class Period:
-    """One billing period with the costs counted in it; ``invoice`` holds the amounts of lines."""
-
-    number: int
-    start: datetime
-    end: datetime
-    costs: list[Cost] = field(default_factory=list)
-    quantities: dict[int, Decimal] = field(default_factory=dict)
-    charges: int = 0
-    billed_at: datetime | None = None
-    invoiced_at: datetime | None = None
-    invoice: dict[str, int] = field(default_factory=dict)
 
 
 class Balance(NamedTuple):
@@ -106,6 +87,7 @@ class SubscriptionBooks:
     applications: list[Application] = field(default_factory=list)
     cancel_at: datetime | None = None
     is_cancelled: bool = False
+    estimate: Estimate | None = None
 
     def __post_init__(self) -> None:
         self._open_following()
@@ -145,59 +127,6 @@ class SubscriptionBooks:
     def _open_until(self, moment: datetime) -> None:
         while self.periods[-1].end <= moment:
             self._open_following()
-
-    # Usage
-
-    def use(self, now: datetime, events: Sequence[tuple[int, str, datetime]]) -> list[str]:
-        """Rate events (component, quantity, moment); return each one's refusal, or nothing."""
-        refusals = [self._refusal_of(at, now) for _, _, at in events]
-        if self.is_realtime and not all(refusals) and self.oldest_open is not None:
-            self._consume_until_last_end(self.oldest_open, now)
-        before = {period.number: len(period.costs) for period in self.periods}
-        for event, refusal in zip(events, refusals, strict=True):
-            if not refusal:
-                self._count(*event, now)
-        if self.is_realtime:
-            for period in self.open_periods:
-                costs = period.costs[before.get(period.number, 0) :]
-                segments = self._segments(period)
-                self._consume(period, segments, demands_of(costs, segments), "realtime", now)
-        return refusals
-
-    def _refusal_of(self, at: datetime, now: datetime) -> str:
-        if self.is_cancelled:
-            return "SUBSCRIPTION_CANCELLED"
-        if at > now + MAX_CLOCK_LEAD:
-            return "EVENT_IN_FUTURE"
-        if at < self.started_at:
-            return "EVENT_BEFORE_SUBSCRIPTION"
-        if self.cancel_at is not None and at >= self.cancel_at:
-            return "EVENT_AFTER_CANCELLATION"
-        return ""
-
-    def _count(self, component: int, quantity: str, at: datetime, now: datetime) -> None:
-        self._open_until(min(at, now))
-        period = self._period_of(at)
-        before = period.quantities.get(component, Decimal(0))
-        after = period.quantities[component] = before + Decimal(quantity)
-        cost = self.plan.charge(component, after) - self.plan.charge(component, before)
-        period.costs.append(Cost(component, at, cost))
-        self.books.post(
-            "usage_cost",
-            -cost,
-            Account(RECEIVABLE),
-            Account(USAGE_REVENUE),
-            now,
-            period=period.number,
-        )
-
-    def _period_of(self, at: datetime) -> Period:
-        """The open period of a moment; the oldest one for late usage, the last one ahead of it."""
-        return max(
-            (period for period in self.open_periods if period.start <= at),
-            key=lambda period: period.start,
-            default=self.open_periods[0],
-        )
 
     # Consumption and expiry
 
@@ -258,7 +187,10 @@ class SubscriptionBooks:
         )
 
     def expire(self, now: datetime) -> Expiry:
-        """Do what the job does: nothing where nothing is left to expire."""
+        """Do what the job does: nothing where nothing is left to expire.
+
+        What an estimate holds is not left: so it holds that until something else overtakes it.
+        """
         if not any(credit.is_over(now) and credit.remaining > 0 for credit in self.credits):
             return Expiry(0, 0, 0)
         return self.bring_up_to_date(now)
@@ -269,10 +201,10 @@ class SubscriptionBooks:
         Whatever but usage changes what past usage needs, or what there is to pay it with, does
         this first: so the result does not depend on when it is done without such a reason.
         """
+        self.discard_estimate(now)
         period = self.oldest_open
-        over = [credit for credit in self.credits if credit.is_over(now) and credit.remaining > 0]
+        over = [credit for credit in self.credits if self._is_due(credit, now)]
         if period is not None:
-            over = [credit for credit in over if credit.expires_at < period.end]  # type: ignore[operator]
             self._consume_until_last_end(period, now)
         expired = [self._expire(credit, now) for credit in over if credit.remaining > 0]
         deferred = [c for c in self.credits if c.is_over(now) and c.remaining > 0]
@@ -295,6 +227,57 @@ class SubscriptionBooks:
         demands = {key: amount for key, amount in self._unpaid(period).items() if key[0] < ended}
         self._consume(period, segments, demands, "run", now)
 
+    def discard_estimate(self, now: datetime, status: str = "discarded") -> None:
+        """Give back what an estimate holds."""
+        if self.estimate is None:
+            return
+        for hold in self.estimate.holds:
+            hold.posting.discarded_at = now
+            self.credits[hold.credit].held -= hold.amount
+            self.credits[hold.credit].remaining += hold.amount
+        for calculation in self.estimate.calculations:
+            calculation.status = status
+        self.estimate = None
+
+    def _release(self, period: Period, now: datetime) -> list[Credit]:
+        """Take back what credits pay too much of a period's usage, and return those credits."""
+        freed: dict[int, Credit] = {}
+        excess = excess_of(period.costs, self._segments(period), self._applied_to(period))
+        for application, amount in excess:
+            self._reverse_application(application, amount, now)
+            freed[application.credit] = self.credits[application.credit]
+        return list(freed.values())
+
+    def _reverse_application(self, application: Application, amount: int, now: datetime) -> None:
+        application.reversed += amount
+        self.credits[application.credit].remaining += amount
+        self.books.post(
+            "credit_application_reversed",
+            -amount,
+            Account(RECEIVABLE),
+            Account(CREDIT, application.credit),
+            now,
+            period=application.period,
+        )
+
+    def _sweep(self, credits_: Sequence[Credit], now: datetime) -> None:
+        """Take what came back to credits that are dead, or that no open period can use any more."""
+        for credit in credits_:
+            if credit.remaining == 0:
+                continue
+            if credit.voided_at is not None:
+                amount, credit.remaining = credit.remaining, 0
+                self._write_off(credit, "credit_balance_adjusted", amount, now)
+            elif credit.expired_at is not None or self._is_due(credit, now):
+                self._expire(credit, now)
+
+    def _is_due(self, credit: Credit, now: datetime) -> bool:
+        """Whether a credit is to be expired: what may pay an ended period waits for its run."""
+        period = self.oldest_open
+        if credit.expires_at is None or not credit.is_over(now):
+            return False
+        return period is None or credit.expires_at < period.end
+
     def _expire(self, credit: Credit, now: datetime) -> int:
         amount, credit.remaining = credit.remaining, 0
         credit.expired_at = now
@@ -305,11 +288,31 @@ class SubscriptionBooks:
         taker = BREAKAGE if credit.is_paid else PROMOTIONAL_EXPENSE
         self.books.post(entry_type, -amount, Account(CREDIT, credit.number), Account(taker), now)
 
-    def _issue(self, credit: Credit, entry_type: str, source: str, now: datetime) -> None:
+    def _issue(
+        self,
+        credit: Credit,
+        entry_type: str,
+        source: str,
+        now: datetime,
+        period: int | None = None,
+    ) -> None:
         credit.remaining = credit.issued
         self.credits.append(credit)
         account = Account(CREDIT, credit.number)
-        self.books.post(entry_type, credit.issued, Account(source), account, now)
+        self.books.post(entry_type, credit.issued, Account(source), account, now, period=period)
+
+    def _issue_surplus(self, period: Period, amount: int, now: datetime) -> None:
+        """Make a credit of what a period was paid too much, a look at the clock later."""
+        made_at = now + timedelta(microseconds=1)
+        credit = Credit(
+            number=len(self.credits),
+            is_paid=True,
+            issued=amount,
+            effective_at=made_at,
+            expires_at=None,
+            issued_at=made_at,
+        )
+        self._issue(credit, "surplus_credited", RECEIVABLE, now, period.number)
 
     def _charge_deficit(
         self, amount: int, taker: str, now: datetime, *, is_pending: bool = False
@@ -331,8 +334,8 @@ class SubscriptionBooks:
     @contextmanager
     def _up_to_date(self, now: datetime) -> Iterator[None]:
         """Expire first; a refusal in the block undoes that too."""
-        is_anything_over = any(credit.is_over(now) for credit in self.credits)
-        kept = copy.deepcopy(self.__dict__) if is_anything_over else self.__dict__
+        changes = self.estimate is not None or any(c.is_over(now) for c in self.credits)
+        kept = copy.deepcopy(self.__dict__) if changes else self.__dict__
         self.bring_up_to_date(now)
         try:
             yield

@@ -39,3 +39,12 @@ async def refusal_of(call: Awaitable[object]) -> Refusal:
         fields=violated_fields(error),
         metadata=dict(info.metadata),
     )
+
+
+async def outcome_of(call: Awaitable[object]) -> str:
+    """Return the reason of a refusal, or nothing."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error_info(error).reason
+    return ""

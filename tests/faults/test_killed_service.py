@@ -1,11 +1,7 @@
 """The service dies in the middle of a billing run, and another one brings it to its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TypeAlias
 
-import asyncpg
 import grpc.aio
 import pytest
 
@@ -20,13 +16,13 @@ from tests.factories.billing_runs import (
     metered_plan,
     one_period_ago,
     start_run,
-    until,
 )
 from tests.factories.client import BillingClient
 from tests.factories.ledger_audit import assert_ledger_explains, invoices_of
+from tests.factories.ledger_book import Connection
+from tests.factories.locks import locked, until_somebody_is_stuck
 from tests.factories.service_process import Deployment
 
-Owner: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 COUNT = 8
 SETTINGS = {"batch_size": 3, "worker_heartbeat_timeout_seconds": 1}
 
@@ -87,30 +83,7 @@ async def test_killed_in_delivery(deployment: Deployment) -> None:
         assert await revived.terminate() == 0
 
 
-@asynccontextmanager
-async def locked(owner: Owner, statement: str) -> AsyncIterator[None]:
-    """Hold the locks of a statement, so that a worker gets stuck there."""
-    async with owner.transaction():
-        await owner.execute(statement)
-        yield
-
-
-async def until_somebody_is_stuck(owner: Owner) -> None:
-    """Return when a session of the database waits for a lock."""
-
-    async def is_stuck() -> bool:
-        statement = """
-            SELECT EXISTS (
-                SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
-            )
-        """
-        return bool(await owner.fetchval(statement))
-
-    await until(is_stuck)
-
-
-async def test_killed_before_anything_is_posted(deployment: Deployment, owner: Owner) -> None:
+async def test_killed_before_anything_is_posted(deployment: Deployment, owner: Connection) -> None:
     async with (
         deployment.running(SETTINGS) as process,
         deployment.client(process.address) as client,
@@ -127,7 +100,7 @@ async def test_killed_before_anything_is_posted(deployment: Deployment, owner: O
 
 
 async def test_killed_after_the_last_invoice_and_before_its_record(
-    deployment: Deployment, owner: Owner
+    deployment: Deployment, owner: Connection
 ) -> None:
     """Every invoice is made, and not one is recorded."""
     async with (

@@ -17,11 +17,15 @@ from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.database import Database
 from billing.store.migrations import migrate
+from billing.store.recalculations import RecalculationStore
 from billing.store.tenants import TenantStore
 from billing.store.work_queue import WorkQueue
 from tests.conftest import create_database, drop_database
 from tests.factories.billing_runs import until
+from tests.factories.calculations import recalculate
 from tests.factories.client import BillingClient
+from tests.factories.clock import FakeClock
+from tests.factories.credited_subscription import february, subscribe_credited
 from tests.factories.transactions import database_with
 
 JOB = {"task": "bill_batch"}
@@ -41,7 +45,9 @@ async def quiet_database(postgres_url: str) -> AsyncIterator[Database]:
 
 def watch(database: Database, metrics: Metrics) -> BacklogWatch:
     """A watch over a database."""
-    return BacklogWatch(database, WorkQueue(), TenantStore(), BillingPeriodStore(), metrics)
+    return BacklogWatch(
+        database, WorkQueue(), TenantStore(), BillingPeriodStore(), RecalculationStore(), metrics
+    )
 
 
 def jobs(metrics: Metrics) -> dict[str, float | None]:
@@ -57,9 +63,9 @@ def age_seconds(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("billing_queue_oldest_job_age_seconds", JOB)
 
 
-def undelivered(metrics: Metrics) -> float:
-    """The undelivered invoices told."""
-    value = metrics.registry.get_sample_value("billing_invoices_undelivered")
+def undelivered(metrics: Metrics, what: str = "invoices") -> float:
+    """The undelivered invoices told, or documents of recalculations."""
+    value = metrics.registry.get_sample_value(f"billing_{what}_undelivered")
     assert value is not None
     return value
 
@@ -116,6 +122,31 @@ async def test_undelivered_invoices_of_all_tenants_are_told(
     await client.run_billing("run-2")
     await watching.look()
     assert undelivered(metrics) == before + 1
+
+
+async def test_undelivered_documents_of_recalculations_are_told(
+    client: BillingClient,
+    clock: FakeClock,
+    service: RunningService,
+    invoicing: ReferenceInvoicingServer,
+) -> None:
+    metrics = Metrics()
+    watching = watch(service.database, metrics)
+    await watching.look()
+    before = undelivered(metrics, "documents")
+    held = await subscribe_credited(client, clock, invoicing, holds_late_usage=True)
+    billed = await held.bill()
+    await held.use(40, february(20))
+
+    invoicing.error_rate = 1.0
+    await recalculate(client, held.id, billed.billing_period_id, request_id="up")
+    await watching.look()
+    assert undelivered(metrics, "documents") == before + 1
+
+    invoicing.error_rate = 0.0
+    await recalculate(client, held.id, billed.billing_period_id, request_id="up")
+    await watching.look()
+    assert undelivered(metrics, "documents") == before
 
 
 async def test_the_watch_outlives_the_database_and_tells_nothing_meanwhile(

@@ -6,13 +6,10 @@ import pytest
 
 from billing.domain.credits import PAID_TYPES, UsageCreditType
 from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, PostingRule
-from tests.factories.credit_rows import (
+from tests.factories.credit_rows import PROMO, SURPLUS, TOP_UP, CreditRows
+from tests.factories.entry_kit import (
     NAMED,
-    PROMO,
     RULES,
-    SURPLUS,
-    TOP_UP,
-    CreditRows,
     EntryKit,
     assert_refused,
     make_entry_kit,

@@ -7,14 +7,11 @@ from asyncpg import CheckViolationError, UniqueViolationError
 
 from billing.domain.ledger import LedgerAccountKind, LedgerEntryType, PostingRule
 from billing.store.tables import LEDGER_ENTRY_SOURCES
-from tests.factories.credit_rows import (
+from tests.factories.credit_rows import PROMO, SURPLUS, TOP_UP, CreditRows
+from tests.factories.entry_kit import (
     MAY_NAME_A_REFUND,
     NAMED,
-    PROMO,
     RULES,
-    SURPLUS,
-    TOP_UP,
-    CreditRows,
     EntryKit,
     assert_refused,
     make_entry_kit,
@@ -77,8 +74,7 @@ class TestSources:
         naming = [rule for rule in OF_CREDITS if source in kit.entry(rule)]
         for rule in naming:
             await assert_refused(app, kit.entry(rule) | {source: SOMETHING}, match=rule.entry_type)
-        nobodys = {"source_charge_id", "source_billing_period_calculation_id"}
-        assert (naming == []) == (source in nobodys)
+        assert (naming == []) == (source == "source_charge_id")
 
     @pytest.mark.parametrize("rule", OF_CREDITS, ids=lambda rule: "-".join(map(str, rule)))
     async def test_no_leg_is_of_another_subscription(

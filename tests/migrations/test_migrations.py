@@ -263,5 +263,5 @@ class TestRequireCurrentSchema:
     ) -> None:
         await execute(migrated_url, f"UPDATE alembic_version SET version_num = '{revision}'")
 
-        with pytest.raises(SchemaNotCurrent, match=f"{revision}, this version needs 0002"):
+        with pytest.raises(SchemaNotCurrent, match=f"{revision}, this version needs 0003"):
             await require_current_schema(migrated_url)

@@ -22,6 +22,7 @@ from tests.factories.clock import FakeClock
 from tests.factories.credit_histories import Step
 from tests.factories.credit_history_strategies import (
     STEPS,
+    billed_histories,
     histories,
     histories_count,
     is_soak,
@@ -48,7 +49,7 @@ def parts(
 
 
 @settings(
-    max_examples=histories_count(24),
+    max_examples=histories_count(20),
     deadline=None,
     derandomize=not is_soak(),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -57,6 +58,24 @@ def parts(
 async def test_after_every_step_the_service_says_what_the_reference_says(
     parts: dict[str, Any], plans_: list[Plan], steps: list[Step]
 ) -> None:
+    await tell(parts, plans_, steps)
+
+
+@settings(
+    max_examples=histories_count(16),
+    deadline=None,
+    derandomize=not is_soak(),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(plans(), min_size=2, max_size=2), billed_histories(longest=16))
+async def test_after_every_correction_the_service_says_what_the_reference_says(
+    parts: dict[str, Any], plans_: list[Plan], steps: list[Step]
+) -> None:
+    await tell(parts, plans_, steps)
+
+
+async def tell(parts: dict[str, Any], plans_: list[Plan], steps: list[Step]) -> None:
+    """Tell a history to both, and compare them after every step."""
     client = BillingClient(parts["channel"], parts["key"])
     story = await Story.begin(client, parts["clock"], parts["invoicing"], plans_)
     for step in steps:

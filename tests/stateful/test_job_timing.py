@@ -4,11 +4,12 @@ The same history is told twice, at the same times: to one tenant whose periods a
 before the next operation and whose credits nobody expires, and to one whose periods are billed at
 any moment after their ends and whose credits are expired again and again in between. Usage arrives
 before the end of any credit that it could have been paid with: late usage is paid by a credit that
-nobody has expired yet.
+nobody has expired yet. And where a period was paid too much, so that its run makes a credit of the
+rest, both are billed at the same time: a credit begins when it is made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -63,11 +64,15 @@ class Operation:
 
 @dataclass(frozen=True)
 class History:
-    """What is asked, when all is compared, and what must have come of it, if that is known."""
+    """What is asked, when all is compared, and what must have come of it, if that is known.
+
+    ``is_billed_late`` is one whose periods are to be billed just before the next operation.
+    """
 
     operations: Sequence[Operation]
     end: datetime
     expected: Sequence[Figures] | None = None
+    is_billed_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,9 @@ def written(plans_: Sequence[Plan], steps: Sequence[Step]) -> History:
     bill_due(references, end)
     for reference in references:
         reference.expire(end)
-    return History(operations, end, [expected_figures(each, end) for each in references])
+    expected = [expected_figures(each, end) for each in references]
+    is_billed_late = any("surplus_credited" in each.amounts_by_type for each in expected)
+    return History(operations, end, expected, is_billed_late)
 
 
 def bill_due(references: Sequence[ReferenceSubscription], now: datetime) -> datetime | None:
@@ -131,7 +138,10 @@ async def told(
     before = START
     for number, operation in enumerate(history.operations):
         if schedules is not None:
-            await do_jobs(story, schedules[number % len(schedules)], before, operation)
+            schedule = schedules[number % len(schedules)]
+            if history.is_billed_late:
+                schedule = replace(schedule, billed=100)
+            await do_jobs(story, schedule, before, operation)
         elif operation.ended_at is not None:
             story.clock.set(operation.at)
             await run(story)
@@ -143,7 +153,8 @@ async def told(
         except grpc.aio.AioRpcError as error:
             reason = error_info(error).reason
         assert reason in (operation.refusals or {""}), f"{operation}: {reason}"
-        await served.learn_periods(story.invoicing)
+        await served.learn_periods()
+        await served.learn_credits()
         before = operation.at + timedelta(seconds=1)
     story.clock.set(history.end)
     await run(story)
@@ -172,7 +183,8 @@ async def run(story: Story) -> None:
     """Bill all that is due."""
     await story.bill()
     for served in story.served:
-        await served.learn_periods(story.invoicing)
+        await served.learn_periods()
+        await served.learn_credits()
 
 
 @pytest.fixture(scope="module")

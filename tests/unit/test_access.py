@@ -8,6 +8,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from billing.api.access import AccessPolicy, ContractIncomplete, MethodClosed
 from billing.v1 import (
     billing_run_pb2,
+    calculation_pb2,
     catalog_pb2,
     credit_pb2,
     ledger_pb2,
@@ -20,6 +21,7 @@ from billing.v1 import (
 def our_services() -> list[ServiceDescriptor]:
     files = (
         billing_run_pb2,
+        calculation_pb2,
         catalog_pb2,
         credit_pb2,
         ledger_pb2,
@@ -39,7 +41,8 @@ def unguarded_service() -> ServiceDescriptor:
             name=name,
             input_type=".open.v1.Empty",
             output_type=".open.v1.Empty",
-            server_streaming=name == "Read",
+            client_streaming=name == "Read",
+            server_streaming=True,
         )
     pool = DescriptorPool()
     pool.Add(file)
@@ -61,7 +64,7 @@ def test_an_rpc_that_cannot_be_guarded_keeps_the_server_from_starting() -> None:
         AccessPolicy.of([*our_services(), unguarded_service()])
     assert refused.value.problems == (
         "open.v1.OpenService.Read has no required_capability",
-        "open.v1.OpenService.Read streams, and only unary RPCs are guarded",
+        "open.v1.OpenService.Read takes a stream, and only single requests are guarded",
         "open.v1.Empty has no string tenant_id",
         "open.v1.OpenService.Write has no required_capability",
         "open.v1.Empty has no string tenant_id",

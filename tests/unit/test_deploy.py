@@ -11,6 +11,7 @@ import yaml
 from billing.api.health import LIVENESS
 from billing.config import SETTINGS, Settings, read_settings, split_address
 from tests.factories.deploy import (
+    AUDIT,
     DEPLOY,
     MANIFESTS,
     MTLS_PORT,
@@ -71,7 +72,8 @@ def test_kustomization_lists_every_file() -> None:
 
 
 def test_every_workload_is_there() -> None:
-    assert set(PODS) == {"billing-server", "billing-worker", "billing-migrate", *TRIGGERS}
+    workloads = {"billing-server", "billing-worker", "billing-migrate", AUDIT}
+    assert set(PODS) == {*workloads, *TRIGGERS}
     assert {pod.name for pod in OURS} == set(PODS) - set(TRIGGERS)
 
 
@@ -81,7 +83,7 @@ def test_one_image_and_it_is_the_one_whose_tag_kustomization_sets() -> None:
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version is not None
     assert kustomization["images"][0]["newTag"] == version[1]
-    assert {pod.container["args"][0] for pod in OURS} == {"serve", "worker", "migrate"}
+    assert {pod.container["args"][0] for pod in OURS} == {"serve", "worker", "migrate", "audit"}
 
 
 @pytest.mark.parametrize("pod", PODS.values(), ids=lambda pod: pod.name)
@@ -220,6 +222,8 @@ def test_network_policies_let_through_what_is_needed_and_no_more() -> None:
         ("billing-worker", "egress"): backends,
         ("billing-migrate", "ingress"): set(),
         ("billing-migrate", "egress"): backends,
+        (AUDIT, "ingress"): set(),
+        (AUDIT, "egress"): {53, GRPC_PORT},
         **{(name, "ingress"): set() for name in TRIGGERS},
         **{(name, "egress"): {53, GRPC_PORT} for name in TRIGGERS},
     }

@@ -4,12 +4,16 @@ import re
 from typing import Any, Final
 
 import pytest
+import typer
 from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
+from billing.auditor.command import EXIT_FINDINGS
+from billing.cli import app
 from billing.config import Settings, split_address
-from billing.v1 import billing_run_pb2, credit_pb2, options_pb2
+from billing.v1 import billing_run_pb2, credit_pb2, ledger_pb2, options_pb2
 from tests.factories.deploy import (
+    AUDIT,
     DEPLOY,
     MANIFESTS,
     MTLS_PORT,
@@ -97,8 +101,39 @@ def test_the_scheduler_s_capabilities_are_those_of_the_rpcs_that_it_calls(direct
         .Extensions[options_pb2.required_capability]
         for name in TRIGGERS
     }
+    audit = ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].methods_by_name["AuditLedger"]
+    needed.add(audit.GetOptions().Extensions[options_pb2.required_capability])
     told = (DEPLOY / directory / "kustomization.yaml").read_text("utf-8")
     assert set(re.findall(r"billing\.\w+:\w+", told)) == needed
+
+
+@pytest.mark.parametrize(
+    ("among", "port"), [(MANIFESTS, GRPC_PORT), (PATCHES, MTLS_PORT)], ids=["plaintext", "mtls"]
+)
+def test_the_audit_is_a_command_that_exists_with_the_scheduler_s_credentials(
+    among: list[dict[str, Any]], port: int
+) -> None:
+    command: Any = typer.main.get_command(app)
+    name, *arguments = trigger(AUDIT, among)["args"]
+    given = command.commands[name].make_context(name, list(arguments)).params
+    assert given["tenant"] == "acme"
+    host, target_port = split_address(given["address"])
+    assert host.split(".")[0] == manifest("Service", "billing-server")["metadata"]["name"]
+    assert target_port == port
+    # In clear text with a token, or with a certificate.
+    credentials = [given[option] for option in ("token_file", "client_certificate")]
+    assert (given["tls"] is False, bool(credentials[0])) == (among is MANIFESTS,) * 2
+    [file] = [str(path) for path in credentials if path is not None]
+    assert file.startswith("/run/secrets/scheduler/")
+    assert PODS[AUDIT].labels == PODS["billing-scheduler"].labels
+
+
+def test_an_audit_that_found_something_is_not_repeated() -> None:
+    job = manifest("CronJob", AUDIT)["spec"]["jobTemplate"]["spec"]
+    [rule] = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    codes = {"containerName": "audit", "operator": "In", "values": [EXIT_FINDINGS]}
+    assert rule["onExitCodes"] == codes
 
 
 def test_the_cron_lines_of_the_readme_call_the_same_rpcs() -> None:

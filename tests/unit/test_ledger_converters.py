@@ -29,6 +29,11 @@ CAUSES = {
     LedgerSourceType.CREDIT_EXPIRATION: "expiry",
     LedgerSourceType.PAYMENT: "payment",
     LedgerSourceType.REFUND: "refund",
+    LedgerSourceType.USAGE_EVENT_CORRECTION: "usagecorr",
+    LedgerSourceType.ESTIMATE: "calcrun",
+    LedgerSourceType.RECALCULATION: "calcrun",
+    LedgerSourceType.WRITE_OFF: "writeoff",
+    LedgerSourceType.WRITE_OFF_RECOVERY: "writeoff",
 }
 
 ENTRY = LedgerEntry(
@@ -49,6 +54,8 @@ ENTRY = LedgerEntry(
     source_credit_application_id=new_id(),
     source_credit_balance_adjustment_id=new_id(),
     source_payment_id=new_id(),
+    source_billing_period_calculation_id=new_id(),
+    source_write_off_id=new_id(),
     source_refund_id=new_id(),
     billing_period_id=new_id(),
     usage_meter_id=new_id(),
@@ -92,6 +99,8 @@ def test_causes_that_an_entry_does_not_have_stay_unset() -> None:
         source_credit_balance_adjustment_id=None,
         source_payment_id=None,
         source_refund_id=None,
+        source_billing_period_calculation_id=None,
+        source_write_off_id=None,
     )
     message = ledger.encode_ledger_entry(of_usage)
     assert {name for name in set_fields(message) if name.startswith("source_")} == {

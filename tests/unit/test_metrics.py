@@ -94,11 +94,14 @@ def test_what_a_process_does_not_know_it_does_not_tell() -> None:
         assert value(*waiting) is None
         assert value(*age) is None
         assert math.isnan(value("billing_invoices_undelivered") or 0)
+        assert math.isnan(value("billing_documents_undelivered") or 0)
         metrics.record_backlog("bill_batch", Backlog(3, 1, 2, 0, 60.5))
         metrics.record_undelivered_invoices(4)
+        metrics.record_undelivered_documents(2)
         assert value(*waiting) == 3
         assert value(*age) == 60.5
         assert value("billing_invoices_undelivered") == 4
+        assert value("billing_documents_undelivered") == 2
         metrics.forget_backlog()
 
 

@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 
 from billing.v1 import (
     billing_run_pb2,
+    calculation_pb2,
     catalog_pb2,
     credit_pb2,
     ledger_pb2,
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "stubs"
 FILES = (
     billing_run_pb2,
+    calculation_pb2,
     catalog_pb2,
     credit_pb2,
     ledger_pb2,
@@ -75,9 +77,9 @@ def test_the_service_config_retries_exactly_the_idempotent_methods() -> None:
 
 
 def test_every_read_declares_that_it_has_no_side_effects() -> None:
-    """By its name, Get or List."""
+    """By its name, Audit, Explain, Export, Get or List."""
     for method in methods():
-        reads = method.name.startswith(("Get", "List"))
+        reads = method.name.startswith(("Audit", "Explain", "Export", "Get", "List"))
         level = method.GetOptions().idempotency_level
         assert reads == (level == MethodOptions.NO_SIDE_EFFECTS), method.full_name
 

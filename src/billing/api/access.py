@@ -57,7 +57,7 @@ class AccessPolicy:
     def of(cls, services: Iterable[ServiceDescriptor]) -> "AccessPolicy":
         """Read the policy from the contract; raises ContractIncomplete.
 
-        Every RPC must be unary, declare its capability and name its tenant.
+        Every RPC must take a single request, declare its capability and name its tenant.
         """
         methods = [method for service in services for method in service.methods]
         problems = [problem for method in methods for problem in _problems_of(method)]
@@ -84,8 +84,8 @@ def _capability_of(method: MethodDescriptor) -> str:
 def _problems_of(method: MethodDescriptor) -> Iterable[str]:
     if not _capability_of(method):
         yield f"{method.full_name} has no required_capability"
-    if method.client_streaming or method.server_streaming:
-        yield f"{method.full_name} streams, and only unary RPCs are guarded"
+    if method.client_streaming:
+        yield f"{method.full_name} takes a stream, and only single requests are guarded"
     tenant_id = method.input_type.fields_by_name.get("tenant_id")
     if tenant_id is None or tenant_id.type != FieldDescriptor.TYPE_STRING:
         yield f"{method.input_type.full_name} has no string tenant_id"

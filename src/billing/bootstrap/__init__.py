@@ -7,7 +7,8 @@ from billing.bootstrap.running import (
     running_service,
     system_clock,
 )
-from billing.bootstrap.wiring import Stores, wire_execution, wire_use_cases
+from billing.bootstrap.stores import Stores
+from billing.bootstrap.wiring import wire_delivery, wire_execution, wire_use_cases
 
 __all__ = [
     "RunningService",
@@ -16,6 +17,7 @@ __all__ = [
     "database_url",
     "running_service",
     "system_clock",
+    "wire_delivery",
     "wire_execution",
     "wire_use_cases",
 ]

@@ -19,7 +19,13 @@ from billing.api.registrations import registrations
 from billing.api.server import ApiServer
 from billing.api.signing_keys import KeyFile, KeySource, KeyUrl
 from billing.api.transport_security import read_authorities, read_certificate_and_key
-from billing.bootstrap.wiring import Stores, wire_execution, wire_use_cases
+from billing.bootstrap.stores import Stores
+from billing.bootstrap.wiring import (
+    wire_delivery,
+    wire_execution,
+    wire_ledger_audit,
+    wire_use_cases,
+)
 from billing.clients.invoicing import InvoicingClient, InvoicingClientSettings, InvoicingTls
 from billing.config import Settings
 from billing.observability.backlog import BacklogWatch
@@ -32,6 +38,7 @@ from billing.services.run_rescue import RunRescue
 from billing.store.database import Database
 from billing.store.migrations import migrate, require_current_schema
 from billing.workers.bill_batches import BillBatchWorker
+from billing.workers.deliver_documents import DeliverDocumentsWorker
 from billing.workers.rescue_runs import RescueRunsWorker
 
 _WORKER_CONCURRENCY = 2
@@ -95,17 +102,29 @@ async def running_service(
         stack.push_async_callback(invoicing.close)
         stores = Stores()
         execution = wire_execution(settings, database, stores, invoicing, metrics, clock)
+        delivery = wire_delivery(database, stores, invoicing, clock)
         if worker:
             await stack.enter_async_context(_running_worker(settings, database, execution, metrics))
             rescue = RunRescue(database, stores.tenants, stores.runs, stores.queue, clock)
             await stack.enter_async_context(_repeated(RescueRunsWorker(rescue).run()))
-            backlog = BacklogWatch(database, stores.queue, stores.tenants, stores.periods, metrics)
+            await stack.enter_async_context(_repeated(DeliverDocumentsWorker(delivery).run()))
+            backlog = BacklogWatch(
+                database,
+                stores.queue,
+                stores.tenants,
+                stores.periods,
+                stores.recalculations,
+                metrics,
+            )
             await stack.enter_async_context(_repeated(backlog.run()))
         if settings.metrics_address:
             stack.enter_context(_metrics_endpoint(metrics, settings.metrics_address))
         address = None
         if api:
-            use_cases = wire_use_cases(settings, database, stores, execution, metrics, clock)
+            audit = wire_ledger_audit(settings, database, stores, invoicing, metrics, clock)
+            use_cases = wire_use_cases(
+                settings, database, stores, execution, delivery, audit, metrics, clock
+            )
             server = ApiServer(
                 settings,
                 registrations(use_cases),

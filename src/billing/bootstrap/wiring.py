@@ -1,72 +1,47 @@
 """Which use case is made of what."""
 
-from billing.api.registrations import CreditUseCases, UseCases
+from billing.api.registrations import CalculationUseCases, CreditUseCases, LedgerUseCases, UseCases
+from billing.bootstrap.stores import Stores
 from billing.config import Settings
 from billing.observability.tracing import traced
 from billing.services.billing_execution import BillingExecution
 from billing.services.billing_posting import BillingPosting
 from billing.services.billing_runs import BillingRunService
+from billing.services.calculations import CalculationService
 from billing.services.catalog import CatalogService
+from billing.services.charge_explaining import ChargeExplainer
 from billing.services.credit_adjustments import CreditAdjustmentService
 from billing.services.credit_expiry import CreditExpiry
-from billing.services.credit_journal import CreditPosting
-from billing.services.credit_reading import CreditReader
+from billing.services.credit_reassignment import CreditReassigner
 from billing.services.credits import CreditService
-from billing.services.idempotency import Idempotency
+from billing.services.explanations import ExplanationService
+from billing.services.invoice_audit import InvoiceAudit
 from billing.services.invoice_delivery import InvoiceDelivery
 from billing.services.ledger import LedgerService
-from billing.services.open_periods import PeriodReader
+from billing.services.ledger_audit import LedgerAuditService
+from billing.services.ledger_export import LedgerExportService
+from billing.services.ledger_statements import LedgerStatementService
 from billing.services.payments import PaymentService
-from billing.services.ports import Clock, Invoicing, Metering
+from billing.services.ports import (
+    AuditMetering,
+    Clock,
+    InvoiceCorrections,
+    InvoiceLookUp,
+    Invoicing,
+    Metering,
+)
 from billing.services.realtime_credits import RealtimeCredits
+from billing.services.recalculation_delivery import RecalculationDelivery
+from billing.services.recalculations import RecalculationService
+from billing.services.receivable_restoring import ReceivableRestorer
 from billing.services.refunds import RefundService
 from billing.services.subscriptions import SubscriptionService
 from billing.services.usage import UsageService
-from billing.store.balances import BalanceStore
-from billing.store.billing_periods import BillingPeriodStore
-from billing.store.billing_runs import BillingRunStore
-from billing.store.bills import BillStore
-from billing.store.catalog import CatalogStore
-from billing.store.credit_applications import CreditApplicationStore
-from billing.store.credits import CreditStore
+from billing.services.usage_corrections import UsageCorrectionService
+from billing.services.write_offs import WriteOffService
+from billing.store.charges import ChargeStore
 from billing.store.database import Database
-from billing.store.idempotent_requests import IdempotentRequestStore
-from billing.store.ledger import LedgerStore
-from billing.store.ledger_accounts import LedgerAccountStore
-from billing.store.payments import PaymentStore, RefundStore
-from billing.store.subscriptions import SubscriptionStore
-from billing.store.tenants import TenantStore
-from billing.store.usage import UsageStore
-from billing.store.usage_meters import SubscriptionUsageMeterStore
-from billing.store.work_queue import WorkQueue
-
-
-class Stores:
-    """One of each store: they keep nothing but copies of what never changes."""
-
-    def __init__(self) -> None:
-        self.tenants = TenantStore()
-        self.catalog = CatalogStore()
-        self.subscriptions = SubscriptionStore()
-        self.periods = BillingPeriodStore()
-        self.usage = UsageStore()
-        self.runs = BillingRunStore()
-        self.bills = BillStore()
-        self.ledger = LedgerStore()
-        self.accounts = LedgerAccountStore()
-        self.balances = BalanceStore()
-        self.usage_meters = SubscriptionUsageMeterStore()
-        self.credits = CreditStore()
-        self.applications = CreditApplicationStore()
-        self.payments = PaymentStore()
-        self.refunds = RefundStore()
-        self.queue = WorkQueue()
-        self.idempotency = Idempotency(IdempotentRequestStore())
-        self.period_reader = PeriodReader(self.periods, self.catalog, self.usage)
-        self.credit_reader = CreditReader(self.credits, self.applications, self.ledger)
-        self.credit_posting = CreditPosting(
-            self.credits, self.applications, self.periods, self.ledger, self.accounts
-        )
+from billing.store.explained_usage import ExplainedUsageStore
 
 
 def wire_execution(
@@ -81,6 +56,7 @@ def wire_execution(
     posting = BillingPosting(
         stores.runs,
         stores.bills,
+        stores.calculations,
         stores.subscriptions,
         stores.periods,
         stores.period_reader,
@@ -101,11 +77,40 @@ def wire_execution(
     )
 
 
+def wire_delivery(
+    database: Database, stores: Stores, invoicing: InvoiceCorrections, clock: Clock
+) -> RecalculationDelivery:
+    """Wire what brings the documents of recalculations to the invoicing service."""
+    return RecalculationDelivery(database, stores.tenants, stores.recalculations, invoicing, clock)
+
+
+def wire_ledger_audit(
+    settings: Settings,
+    database: Database,
+    stores: Stores,
+    invoicing: InvoiceLookUp,
+    metering: AuditMetering,
+    clock: Clock,
+) -> LedgerAuditService:
+    """Wire what proves the books."""
+    return LedgerAuditService(
+        database,
+        stores.audits,
+        stores.balances,
+        stores.subscriptions,
+        InvoiceAudit(invoicing, concurrency=settings.invoicing_concurrency),
+        metering,
+        clock,
+    )
+
+
 def wire_use_cases(
     settings: Settings,
     database: Database,
     stores: Stores,
     execution: BillingExecution,
+    delivery: RecalculationDelivery,
+    ledger_audit: LedgerAuditService,
     metering: Metering,
     clock: Clock,
 ) -> UseCases:
@@ -123,6 +128,14 @@ def wire_use_cases(
         batch_size=settings.batch_size,
     )
     expiry = _wire_expiry(database, stores, clock)
+    realtime = RealtimeCredits(
+        stores.credit_reader,
+        stores.period_reader,
+        stores.periods,
+        stores.usage_corrections,
+        stores.credit_posting,
+        expiry,
+    )
     return UseCases(
         catalog=traced(
             CatalogService(
@@ -155,16 +168,47 @@ def wire_use_cases(
                 stores.usage_meters,
                 stores.ledger,
                 stores.accounts,
-                RealtimeCredits(stores.credit_reader, stores.credit_posting, expiry),
+                realtime,
                 metering,
                 clock,
             )
         ),
         billing_runs=traced(billing_runs),
+        ledger=_wire_ledger(database, stores, ledger_audit, clock),
+        credits=_wire_credits(database, stores, expiry, clock),
+        calculations=_wire_calculations(database, stores, expiry, realtime, delivery, clock),
+    )
+
+
+def _wire_ledger(
+    database: Database, stores: Stores, audit: LedgerAuditService, clock: Clock
+) -> LedgerUseCases:
+    """Wire the services that read the ledger."""
+    return LedgerUseCases(
         ledger=traced(
             LedgerService(database, stores.ledger, stores.balances, stores.subscriptions, clock)
         ),
-        credits=_wire_credits(database, stores, expiry, clock),
+        statements=traced(
+            LedgerStatementService(
+                database, stores.ledger_statements, stores.subscriptions, stores.periods, clock
+            )
+        ),
+        exports=traced(LedgerExportService(database, stores.ledger_exports, stores.subscriptions)),
+        explanations=traced(
+            ExplanationService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.catalog,
+                ChargeStore(),
+                stores.recalculations,
+                stores.balances,
+                stores.explanations,
+                ChargeExplainer(stores.explanations, ExplainedUsageStore()),
+                clock,
+            )
+        ),
+        audit=traced(audit),
     )
 
 
@@ -224,6 +268,7 @@ def _wire_credits(
                 stores.period_reader,
                 stores.applications,
                 stores.payments,
+                stores.write_offs,
                 stores.credit_posting,
                 expiry,
                 stores.idempotency,
@@ -242,6 +287,84 @@ def _wire_credits(
                 stores.accounts,
                 stores.credit_posting,
                 expiry,
+                stores.idempotency,
+                clock,
+            )
+        ),
+        write_offs=traced(
+            WriteOffService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.write_offs,
+                stores.credit_posting,
+                stores.idempotency,
+                clock,
+            )
+        ),
+    )
+
+
+def _wire_calculations(
+    database: Database,
+    stores: Stores,
+    expiry: CreditExpiry,
+    realtime: RealtimeCredits,
+    delivery: RecalculationDelivery,
+    clock: Clock,
+) -> CalculationUseCases:
+    """Wire the services of corrections, estimates and recalculations."""
+    reassigner = CreditReassigner(stores.credit_reader, stores.credits, stores.periods)
+    return CalculationUseCases(
+        calculations=traced(
+            CalculationService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.period_reader,
+                stores.credit_reader,
+                stores.bills,
+                stores.calculations,
+                stores.credit_posting,
+                stores.idempotency,
+                clock,
+            )
+        ),
+        recalculations=traced(
+            RecalculationService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.period_reader,
+                stores.usage,
+                stores.usage_corrections,
+                stores.credit_reader,
+                stores.bills,
+                stores.calculations,
+                stores.recalculations,
+                stores.ledger,
+                stores.credit_posting,
+                expiry,
+                reassigner,
+                ReceivableRestorer(stores.write_offs, stores.credit_reader, reassigner),
+                delivery,
+                stores.idempotency,
+                clock,
+            )
+        ),
+        usage_corrections=traced(
+            UsageCorrectionService(
+                database,
+                stores.subscriptions,
+                stores.periods,
+                stores.period_reader,
+                stores.usage,
+                stores.usage_corrections,
+                stores.credit_reader,
+                stores.credit_posting,
+                reassigner,
+                expiry,
+                realtime,
                 stores.idempotency,
                 clock,
             )

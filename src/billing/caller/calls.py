@@ -55,8 +55,29 @@ class PendingCall:
     future: Any = None
 
 
+class _Patience:
+    """How long to go on trying, from the first failure on, and how long to wait in between."""
+
+    def __init__(self, policy: CallPolicy) -> None:
+        self._longest_pause_seconds = policy.longest_pause_seconds
+        self._failed_at: float | None = None
+        self.pause_seconds = policy.first_pause_seconds
+
+    def left_seconds(self, seconds: float) -> float:
+        """Return what is left of so much patience."""
+        now = time.monotonic()
+        self._failed_at = now if self._failed_at is None else self._failed_at
+        return self._failed_at + seconds - now
+
+    def wait(self) -> None:
+        """Wait; twice as long the next time."""
+        # Jitter keeps callers that failed together from coming back together.
+        time.sleep(self.pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+        self.pause_seconds = min(2 * self.pause_seconds, self._longest_pause_seconds)
+
+
 class ServiceCaller:
-    """Makes unary calls that are safe to send again: they read, or carry idempotency keys."""
+    """Makes calls that are safe to send again: they read, or carry idempotency keys."""
 
     def __init__(
         self,
@@ -67,6 +88,8 @@ class ServiceCaller:
         too_large_advice: str = "ask for less at a time",
     ) -> None:
         """``read_token`` is asked before each call: a file's token may be renewed.
+
+        It returns an empty text where a client certificate says who calls.
 
         ``notice`` gets a line for people at each call that is tried again.
         """
@@ -89,26 +112,59 @@ class ServiceCaller:
 
     def finish(self, call: PendingCall) -> Any:
         """Return the answer, after as many tries as patience allows; raises CallFailed."""
-        give_up_at: float | None = None
-        pause_seconds = self._policy.first_pause_seconds
+        patience = _Patience(self._policy)
         while True:
             try:
                 return call.future.result()
             except grpc.RpcError as error:
-                now = time.monotonic()
-                give_up_at = now + call.patience_seconds if give_up_at is None else give_up_at
-                problem = self.describe(call.name, error)
-                if not passes(error) or now + pause_seconds > give_up_at:
-                    raise CallFailed(problem) from error
-                self._notice(f"{problem}; trying again for {give_up_at - now:.0f} s")
-            # Jitter keeps callers that failed together from coming back together.
-            time.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311
-            pause_seconds = min(2 * pause_seconds, self._policy.longest_pause_seconds)
+                self._wait_after(error, call.name, patience, seconds=call.patience_seconds)
             self._send(call)
+
+    def stream(
+        self,
+        name: str,
+        method: Any,
+        request: Any,
+        *,
+        begin: Callable[[], None],
+        receive: Callable[[Any], None],
+    ) -> None:
+        """Pass each part of a streamed answer to ``receive``; raises CallFailed.
+
+        After a lost connection all of it comes again, and ``begin`` is called before each time. It
+        has no deadline: the channel notices a service that is gone.
+        """
+        patience = _Patience(self._policy)
+        seconds = self._policy.first_patience_seconds
+        while True:
+            begin()
+            parts = method(request, metadata=self.metadata())
+            try:
+                for part in parts:
+                    seconds = self._policy.patience_seconds
+                    receive(part)
+            except grpc.RpcError as error:
+                self._wait_after(error, name, patience, seconds=seconds)
+            else:
+                return
+            finally:
+                parts.cancel()
+
+    def _wait_after(
+        self, error: grpc.RpcError, name: str, patience: "_Patience", *, seconds: float
+    ) -> None:
+        """Wait before the next try; raises CallFailed if there is none."""
+        problem = self.describe(name, error)
+        left_seconds = patience.left_seconds(seconds)
+        if not passes(error) or left_seconds < patience.pause_seconds:
+            raise CallFailed(problem) from error
+        self._notice(f"{problem}; trying again for {left_seconds:.0f} s")
+        patience.wait()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return what goes with each call."""
-        return (("authorization", f"Bearer {self._read_token()}"),)
+        token = self._read_token()
+        return (("authorization", f"Bearer {token}"),) if token else ()
 
     def describe(self, name: str, error: Any) -> str:
         """Tell in one line what became of a call."""

@@ -26,6 +26,11 @@ RootCertificatesOption = Annotated[
 TokenFileOption = Annotated[
     Path | None, typer.Option(help="Instead of BILLING_TOKEN; read again at every call.")
 ]
+ClientCertificateOption = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of the certificate to be known by, instead of a token."),
+]
+ClientKeyOption = Annotated[Path | None, typer.Option(help="PEM file of its private key.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
@@ -48,7 +53,9 @@ class CallingCommand(TyperCommand):
 
 
 @contextmanager
-def failures_told(console: Console, *, interrupted: str) -> Iterator[None]:
+def failures_told(
+    console: Console, *, interrupted: str, exit_code: int = EXIT_FAILED
+) -> Iterator[None]:
     """Tell in one line what stops a command, and exit; ``interrupted`` is told at Ctrl-C."""
     try:
         yield
@@ -58,4 +65,4 @@ def failures_told(console: Console, *, interrupted: str) -> Iterator[None]:
         console.print(interrupted, markup=False)
     else:
         return
-    raise typer.Exit(EXIT_FAILED)
+    raise typer.Exit(exit_code)

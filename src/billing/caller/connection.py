@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc
 
@@ -15,6 +15,9 @@ TOKEN_VARIABLE: Final = "BILLING_TOKEN"  # noqa: S105  its name, not its value
 _MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
+    # One that is gone without a word is noticed, by calls without a deadline too.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     # A service that restarts is found again soon.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
@@ -22,8 +25,28 @@ _OPTIONS: Final = (
 )
 
 
+class ClientCertificate(NamedTuple):
+    """The PEM files of a client certificate: the chain, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+def client_certificate_of(certificate: Path | None, key: Path | None) -> ClientCertificate | None:
+    """Return the client certificate of two options that go together; raises OptionsInvalid."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise OptionsInvalid("--client-certificate and --client-key go together")
+    return ClientCertificate(certificate, key)
+
+
 def open_channel(
-    address: str, *, tls: bool | None = None, root_certificates: Path | None = None
+    address: str,
+    *,
+    tls: bool | None = None,
+    root_certificates: Path | None = None,
+    client_certificate: ClientCertificate | None = None,
 ) -> grpc.Channel:
     """Return a channel; with TLS unless the service is on this machine; raises OptionsInvalid."""
     try:
@@ -34,17 +57,27 @@ def open_channel(
         ) from None
     secure = not local if tls is None else tls
     options = [*_OPTIONS, ("grpc.enable_http_proxy", 0)] if local else list(_OPTIONS)
-    if secure or root_certificates is not None:
+    if secure or root_certificates is not None or client_certificate is not None:
         if tls is False:
             raise OptionsInvalid("--root-certificates: they are for TLS, not for --plaintext")
-        return grpc.secure_channel(address, _credentials(root_certificates), options=options)
+        credentials = _credentials(root_certificates, client_certificate)
+        return grpc.secure_channel(address, credentials, options=options)
     return grpc.insecure_channel(address, options=options)
 
 
-def _credentials(root_certificates: Path | None) -> grpc.ChannelCredentials:
-    if root_certificates is None:
-        return grpc.ssl_channel_credentials()
-    return grpc.ssl_channel_credentials(_read(root_certificates, "--root-certificates"))
+def _credentials(
+    root_certificates: Path | None, client: ClientCertificate | None
+) -> grpc.ChannelCredentials:
+    roots = None
+    if root_certificates is not None:
+        roots = _read(root_certificates, "--root-certificates")
+    if client is None:
+        return grpc.ssl_channel_credentials(roots)
+    return grpc.ssl_channel_credentials(
+        roots,
+        _read(client.key, "--client-key"),
+        _read(client.certificate, "--client-certificate"),
+    )
 
 
 def token_reader(token_file: Path | None) -> Callable[[], str]:

@@ -43,6 +43,17 @@ class CalculationType(StrEnum):
     """What made a calculation."""
 
     BILLING_RUN = "billing_run"
+    INTERIM_ESTIMATE = "interim_estimate"
+    ADJUSTMENT_RECALCULATION = "adjustment_recalculation"
+
+
+class CalculationStatus(StrEnum):
+    """Whether a calculation counts; a discarded estimate was overtaken by something else."""
+
+    PENDING_CONFIRMATION = "pending_confirmation"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,21 +244,22 @@ def _deficit_charges(deficit_minor: int) -> list[Charge]:
     """What the ledger charged to the period when a credit could not give back what it had to."""
     if deficit_minor <= 0:
         return []
-    return [_single_charge(ChargeType.CREDIT_DEFICIT, "Credit taken back", deficit_minor)]
+    return [single_charge(ChargeType.CREDIT_DEFICIT, "Credit taken back", deficit_minor)]
 
 
 def _credit_charges(gross_minor: int, credited_minor: int) -> list[Charge]:
     """The lines about credits: what they paid, and what a negative total leaves for later."""
     lines = []
     if credited_minor != 0:
-        lines.append(_single_charge(ChargeType.CREDIT, "Credits applied", -credited_minor))
+        lines.append(single_charge(ChargeType.CREDIT, "Credits applied", -credited_minor))
     if gross_minor < credited_minor:
         carried_minor = credited_minor - gross_minor
-        lines.append(_single_charge(ChargeType.CARRIED, "Carried to credit", carried_minor))
+        lines.append(single_charge(ChargeType.CARRIED, "Carried to credit", carried_minor))
     return lines
 
 
-def _single_charge(charge_type: ChargeType, description: str, amount_minor: int) -> Charge:
+def single_charge(charge_type: ChargeType, description: str, amount_minor: int) -> Charge:
+    """Return a charge of one unit."""
     return Charge(
         id=identifiers.new_id(),
         charge_type=charge_type,
@@ -263,7 +275,7 @@ def _recurring_charges(version: PlanVersion) -> list[Charge]:
     if version.base_price_minor == 0:
         return []
     label = f"{interval_label(version.interval)} subscription - {version.name}"
-    charge = _single_charge(ChargeType.RECURRING, label, version.base_price_minor)
+    charge = single_charge(ChargeType.RECURRING, label, version.base_price_minor)
     return [replace(charge, ledger_entry_id=identifiers.new_id())]
 
 

@@ -62,6 +62,16 @@ class Component:
     included_units: Decimal
 
 
+class LateUsagePolicy(StrEnum):
+    """What becomes of usage of a period that is billed already.
+
+    Either it counts in the oldest open period, or it is held until a recalculation takes it in.
+    """
+
+    OPEN_PERIOD = "open_period"
+    HOLD = "hold"
+
+
 @dataclass(frozen=True, slots=True)
 class PlanTerms:
     """The content of a plan version, before it is published."""
@@ -70,6 +80,7 @@ class PlanTerms:
     base_price_minor: int
     interval: BillingInterval
     components: tuple[ComponentTerms, ...]
+    late_usage_policy: LateUsagePolicy = LateUsagePolicy.OPEN_PERIOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,12 @@ class PlanVersion:
     interval: BillingInterval
     components: tuple[Component, ...]
     created_at: datetime
+    late_usage_policy: LateUsagePolicy = LateUsagePolicy.OPEN_PERIOD
+
+    @property
+    def holds_late_usage(self) -> bool:
+        """Whether late usage of its periods waits for a recalculation."""
+        return self.late_usage_policy is LateUsagePolicy.HOLD
 
     def component_of(self, usage_meter_id: UUID) -> Component | None:
         """Return the component that prices a meter, if there is one."""

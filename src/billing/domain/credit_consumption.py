@@ -67,7 +67,7 @@ class Segment:
 
     def cover(self, component_id: UUID, amount_minor: int) -> int:
         """Take usage as paid, as far as there is some; return what is left of the amount."""
-        taken = min(self.uncovered.get(component_id, 0), amount_minor)
+        taken = max(0, min(self.uncovered.get(component_id, 0), amount_minor))
         if taken > 0:
             self.uncovered[component_id] -= taken
         return amount_minor - taken
@@ -96,6 +96,8 @@ def segments_of(
     segments = [Segment(start, end) for start, end in pairwise(bounds)]
     for (component_id, number), amount_minor in usage.items():
         segments[number].uncovered[component_id] = amount_minor
+    for component_id in {owner for (owner, _), amount_minor in usage.items() if amount_minor < 0}:
+        _set_off(segments, component_id)
     for coverage in sorted(prior, key=_bounded_first):
         if coverage.component_id is not None:
             _take_as_paid(segments, coverage, coverage.component_id)
@@ -108,6 +110,20 @@ def segment_number(cuts: Sequence[datetime], moment: datetime) -> int:
     Usage from before its period is in the first, usage from after it in the last.
     """
     return bisect_right(cuts, moment)
+
+
+def _set_off(segments: Sequence[Segment], component_id: UUID) -> None:
+    """Set usage below zero off against that of the segments after it, then of those before.
+
+    A correction takes units away that other events were rated for.
+    """
+    for number, segment in enumerate(segments):
+        left = -segment.uncovered.get(component_id, 0)
+        if left <= 0:
+            continue
+        segment.uncovered[component_id] = 0
+        for other in [*segments[number + 1 :], *reversed(segments[:number])]:
+            left = other.cover(component_id, left)
 
 
 def _bounded_first(coverage: Coverage) -> tuple[datetime, datetime]:

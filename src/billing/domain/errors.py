@@ -62,7 +62,8 @@ class ResourceNotFound(NotFound):
     @property
     def reason(self) -> str:
         """For example ``SUBSCRIPTION_NOT_FOUND``."""
-        return f"{self.metadata['resource_type'].upper().replace(' ', '_')}_NOT_FOUND"
+        words = re.split(r"[ -]", self.metadata["resource_type"].upper())
+        return f"{'_'.join(words)}_NOT_FOUND"
 
 
 class FieldInvalid(InvalidInput):

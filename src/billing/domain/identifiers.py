@@ -18,6 +18,7 @@ _PAIR_SHIFTS: Final = tuple(range(120, -1, -10))
 BILLING_PERIOD: Final = "period"
 BILLING_RUN: Final = "run"
 BILLING_RUN_RESULT: Final = "result"
+CALCULATION: Final = "calc"
 CALCULATION_RUN: Final = "calcrun"
 CHARGE: Final = "charge"
 COMPONENT: Final = "component"
@@ -31,12 +32,15 @@ LEDGER_TRANSACTION: Final = "txn"
 PAYMENT: Final = "payment"
 PLAN: Final = "plan"
 PLAN_VERSION: Final = "planver"
+RECALCULATION_DOCUMENT: Final = "recalcdoc"
 REFUND: Final = "refund"
 SUBSCRIPTION: Final = "sub"
 SUBSCRIPTION_USAGE_METER: Final = "submeter"
 USAGE_CREDIT: Final = "credit"
 USAGE_EVENT: Final = "usage"
+USAGE_EVENT_CORRECTION: Final = "usagecorr"
 USAGE_METER: Final = "meter"
+WRITE_OFF: Final = "writeoff"
 
 
 class MalformedId(ValueError):

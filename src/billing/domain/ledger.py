@@ -23,6 +23,7 @@ class LedgerAccountKind(StrEnum):
     BREAKAGE = "breakage"
     REFUND_CLEARING = "refund_clearing"
     REFUNDS_AND_ALLOWANCES = "refunds_and_allowances"
+    BAD_DEBT = "bad_debt"
 
 
 SUBSCRIPTION_ACCOUNT_KINDS: Final = (
@@ -41,6 +42,7 @@ class LedgerEntryType(StrEnum):
     """Why an entry exists."""
 
     USAGE_COST = "usage_cost"
+    USAGE_COST_CORRECTED = "usage_cost_corrected"
     CHARGE_BILLED = "charge_billed"
     PAYMENT_RECOGNIZED = "payment_recognized"
     CREDIT_GRANT_RECOGNIZED = "credit_grant_recognized"
@@ -53,6 +55,8 @@ class LedgerEntryType(StrEnum):
     CREDIT_GRANT_EXPIRED = "credit_grant_expired"
     PAYMENT_REFUNDED = "payment_refunded"
     REFUND_ABSORBED = "refund_absorbed"
+    BILLING_ADJUSTMENT = "billing_adjustment"
+    RECEIVABLE_WRITTEN_OFF = "receivable_written_off"
 
 
 class LedgerEntryStatus(StrEnum):
@@ -73,6 +77,11 @@ class LedgerSourceType(StrEnum):
     CREDIT_EXPIRATION = "credit_expiration"
     PAYMENT = "payment"
     REFUND = "refund"
+    USAGE_EVENT_CORRECTION = "usage_event_correction"
+    ESTIMATE = "estimate"
+    RECALCULATION = "recalculation"
+    WRITE_OFF = "write_off"
+    WRITE_OFF_RECOVERY = "write_off_recovery"
 
 
 class PostingRule(NamedTuple):
@@ -90,6 +99,9 @@ class PostingRule(NamedTuple):
 def _rules() -> Iterator[PostingRule]:
     kind, entry = LedgerAccountKind, LedgerEntryType
     yield PostingRule(entry.USAGE_COST, -1, kind.RECEIVABLE, kind.USAGE_REVENUE)
+    for corrected in (entry.USAGE_COST_CORRECTED, entry.BILLING_ADJUSTMENT):
+        yield PostingRule(corrected, -1, kind.RECEIVABLE, kind.USAGE_REVENUE)
+        yield PostingRule(corrected, 1, kind.USAGE_REVENUE, kind.RECEIVABLE)
     yield PostingRule(entry.CHARGE_BILLED, -1, kind.RECEIVABLE, kind.SUBSCRIPTION_REVENUE)
     yield PostingRule(entry.CHARGE_BILLED, 1, kind.SUBSCRIPTION_REVENUE, kind.RECEIVABLE)
     yield PostingRule(entry.PAYMENT_RECOGNIZED, 1, kind.CASH, kind.CREDIT)
@@ -107,6 +119,8 @@ def _rules() -> Iterator[PostingRule]:
         yield PostingRule(entry.CREDIT_GRANT_EXPIRED, -1, kind.CREDIT, taker)
     yield PostingRule(entry.PAYMENT_REFUNDED, -1, kind.REFUND_CLEARING, kind.CASH)
     yield PostingRule(entry.REFUND_ABSORBED, 1, kind.REFUNDS_AND_ALLOWANCES, kind.REFUND_CLEARING)
+    yield PostingRule(entry.RECEIVABLE_WRITTEN_OFF, 1, kind.BAD_DEBT, kind.RECEIVABLE)
+    yield PostingRule(entry.RECEIVABLE_WRITTEN_OFF, -1, kind.RECEIVABLE, kind.BAD_DEBT)
 
 
 POSTING_RULES: Final = frozenset(_rules())
@@ -133,8 +147,10 @@ class LedgerEntry:
     source_usage_credit_id: UUID | None
     source_credit_application_id: UUID | None
     source_credit_balance_adjustment_id: UUID | None
+    source_billing_period_calculation_id: UUID | None
     source_payment_id: UUID | None
     source_refund_id: UUID | None
+    source_write_off_id: UUID | None
     billing_period_id: UUID | None
     usage_meter_id: UUID | None
     calculation_run_id: UUID | None

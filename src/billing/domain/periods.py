@@ -157,6 +157,10 @@ class OpenPeriods:
                 return period
         return None
 
+    def find(self, billing_period_id: UUID) -> BillingPeriod | None:
+        """Return the open period with an id."""
+        return next((period for period in self.periods if period.id == billing_period_id), None)
+
     def open_until(self, moment: datetime) -> None:
         """Open periods until the last one ends after the moment."""
         while self.last.period_end <= moment:

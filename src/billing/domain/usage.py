@@ -23,10 +23,14 @@ MAX_CLOCK_LEAD: Final = timedelta(hours=1)
 
 
 class UsageEventDisposition(StrEnum):
-    """Where a stored event was counted: in its own period, or late in the oldest open one."""
+    """Where a stored event was counted: in its own period, or late in the oldest open one.
+
+    Or it is held: it waits for a recalculation of its period, which is billed.
+    """
 
     RATED = "rated"
     RATED_LATE = "rated_late"
+    HELD = "held"
 
 
 class UsageEventOutcome(StrEnum):
@@ -63,7 +67,11 @@ class UsageEventInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
-    """A stored fact of consumption with what became of it. ``cost_minor`` is zero or more."""
+    """A stored fact of consumption with what became of it. ``cost_minor`` is zero or more.
+
+    What is corrected is after all corrections; ``taken_in_at`` tells when a recalculation took a
+    held event in.
+    """
 
     id: UUID
     idempotency_key: str
@@ -79,6 +87,10 @@ class UsageEvent:
     currency: str
     ledger_entry_id: UUID
     received_at: datetime
+    corrected_quantity: Decimal
+    corrected_cost_minor: int
+    is_voided: bool
+    taken_in_at: datetime | None
 
 
 class KnownUsageEvent(NamedTuple):
@@ -114,7 +126,10 @@ class UsageRejected(Exception):
 
 @dataclass(slots=True)
 class UsageTally:
-    """The running aggregate of one (subscription, component, billing period)."""
+    """The running aggregate of one (subscription, component, billing period).
+
+    What is pending waits for a recalculation of a billed period: it counts on top of the rest.
+    """
 
     id: UUID
     billing_period_id: UUID
@@ -122,15 +137,58 @@ class UsageTally:
     quantity: Decimal = ZERO
     rated_minor: int = 0
     event_count: int = 0
+    pending_quantity: Decimal = ZERO
+    pending_minor: int = 0
+    pending_event_count: int = 0
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether a recalculation would take something in."""
+        return bool(self.pending_quantity or self.pending_minor or self.pending_event_count)
 
     def add(self, quantity: Decimal) -> int:
-        """Count a quantity and return what it adds to the charge; raises AmountOutOfRange."""
-        total = EXACT.add(self.quantity, quantity)
+        """Count an event and return what it adds to the charge; raises AmountOutOfRange."""
+        cost_minor = self.correct(quantity)
+        self.event_count += 1
+        return cost_minor
+
+    def correct(self, change: Decimal) -> int:
+        """Change the quantity and return what that adds to the charge; raises AmountOutOfRange."""
+        total = EXACT.add(self.quantity, change)
         charge = charge_minor(self.component, total)
         cost_minor = charge - self.rated_minor
         self.quantity = total
         self.rated_minor = charge
-        self.event_count += 1
+        return cost_minor
+
+    def hold(self, quantity: Decimal) -> int:
+        """Keep an event for a recalculation, and return what it will add to the charge.
+
+        Raises AmountOutOfRange.
+        """
+        cost_minor = self.hold_correction(quantity)
+        self.pending_event_count += 1
+        return cost_minor
+
+    def hold_correction(self, change: Decimal) -> int:
+        """Keep a change of quantity for a recalculation, and return what it will add.
+
+        Raises AmountOutOfRange.
+        """
+        pending = EXACT.add(self.pending_quantity, change)
+        charge = charge_minor(self.component, EXACT.add(self.quantity, pending))
+        cost_minor = charge - self.rated_minor - self.pending_minor
+        self.pending_quantity = pending
+        self.pending_minor += cost_minor
+        return cost_minor
+
+    def take_in(self) -> int:
+        """Count what is pending, and return what that adds to the charge."""
+        cost_minor = self.pending_minor
+        self.quantity = EXACT.add(self.quantity, self.pending_quantity)
+        self.rated_minor += self.pending_minor
+        self.event_count += self.pending_event_count
+        self.pending_quantity, self.pending_minor, self.pending_event_count = ZERO, 0, 0
         return cost_minor
 
 
@@ -169,8 +227,9 @@ class UsageBook:
             )
         period, component = priced
         tally = self._tally(period, component)
+        is_held = disposition is UsageEventDisposition.HELD
         try:
-            cost_minor = tally.add(event.quantity)
+            cost_minor = (tally.hold if is_held else tally.add)(event.quantity)
         except AmountOutOfRange as error:
             raise UsageRejected(error.reason, f"quantity: {error.message}") from None
         self.touched[tally.id] = tally
@@ -223,8 +282,11 @@ class UsageBook:
             return period, UsageEventDisposition.RATED
         if moment >= self.open_periods.last.period_end:
             return self.open_periods.last, UsageEventDisposition.RATED
-        if any(billed.holds(moment) for billed in self.billed_periods):
-            return self.open_periods.oldest, UsageEventDisposition.RATED_LATE
+        for billed in self.billed_periods:
+            if billed.holds(moment):
+                if self.open_periods.version_of(billed).holds_late_usage:
+                    return billed, UsageEventDisposition.HELD
+                return self.open_periods.oldest, UsageEventDisposition.RATED_LATE
         raise UsageRejected(
             "EVENT_WHILE_PAUSED",
             f"event_timestamp: {moment.isoformat()} lies in no billing period: "

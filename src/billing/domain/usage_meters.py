@@ -54,6 +54,8 @@ class SubscriptionUsageMeter:
     credits_applied_minor: int
     currency: str
     updated_at: datetime
+    pending_quantity: Decimal
+    pending_minor: int
 
     @property
     def net_billed_minor(self) -> int:

@@ -1,4 +1,4 @@
-"""What waits to be done, read now and then: jobs of the queue, and invoices not delivered."""
+"""What waits to be done, read now and then: jobs of the queue, and what is not delivered."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from typing import Final
 from billing.observability.metrics import Metrics
 from billing.store.billing_periods import BillingPeriodStore
 from billing.store.database import Database
+from billing.store.recalculations import RecalculationStore
 from billing.store.tenants import TenantStore
 from billing.store.work_queue import BILL_BATCH, WorkQueue
 
@@ -31,12 +32,14 @@ class BacklogWatch:
         queue: WorkQueue,
         tenants: TenantStore,
         periods: BillingPeriodStore,
+        recalculations: RecalculationStore,
         metrics: Metrics,
     ) -> None:
         self._database = database
         self._queue = queue
         self._tenants = tenants
         self._periods = periods
+        self._recalculations = recalculations
         self._metrics = metrics
 
     async def run(self) -> None:
@@ -57,8 +60,10 @@ class BacklogWatch:
             backlog = await self._queue.read_backlog(pg, BILL_BATCH)
             scopes = await self._tenants.list_scopes(pg)
         self._metrics.record_backlog(BILL_BATCH, backlog)
-        undelivered = 0
+        invoices = documents = 0
         for scope in scopes:
             async with self._database.transaction(scope) as tx:
-                undelivered += await self._periods.count_undelivered(tx)
-        self._metrics.record_undelivered_invoices(undelivered)
+                invoices += await self._periods.count_undelivered(tx)
+                documents += await self._recalculations.count_undelivered(tx)
+        self._metrics.record_undelivered_invoices(invoices)
+        self._metrics.record_undelivered_documents(documents)

@@ -28,6 +28,8 @@ from prometheus_client import (
 
 from billing.domain.billing_runs import BillingRunStatus, BillingRunType
 from billing.domain.ledger import LedgerEntryType
+from billing.domain.ledger_audit import LedgerAuditCheck
+from billing.domain.scope import Scope
 from billing.domain.usage import UsageEventOutcome
 from billing.store.database import PoolUse
 from billing.store.work_queue import BILL_BATCH, Backlog
@@ -103,6 +105,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._make_billing_metrics()
         self._make_invoice_metrics()
+        self._make_audit_metrics()
         self._make_rpc_metrics()
         self._make_job_metrics()
         self._make_pool_metrics()
@@ -167,6 +170,23 @@ class Metrics:
         )
         self._undelivered = self._gauge(
             "billing_invoices_undelivered", "Billed periods without their invoice, of all tenants."
+        )
+        self._undelivered_documents = self._gauge(
+            "billing_documents_undelivered",
+            "Documents of recalculations that the invoicing service lacks, of all tenants.",
+        )
+
+    def _make_audit_metrics(self) -> None:
+        scope = ["tenant_id", "livemode"]
+        self._audit_findings = self._gauge(
+            "billing_audit_findings",
+            "What the last audit that ended in this process found in a tenant's books.",
+            [*scope, "check"],
+        )
+        self._audit_ended_at = self._gauge(
+            "billing_audit_last_ended_timestamp_seconds",
+            "When an audit of a tenant's books last ended in this process.",
+            scope,
         )
 
     def _make_rpc_metrics(self) -> None:
@@ -245,6 +265,17 @@ class Metrics:
         """Tell how many billed periods of all tenants lack their invoice."""
         self._undelivered.set(count)
 
+    def record_ledger_audit(self, scope: Scope, counts: Mapping[LedgerAuditCheck, int]) -> None:
+        """Tell how much each check of an audit found that has ended."""
+        labels = (scope.tenant_id, str(scope.livemode).lower())
+        for check, count in counts.items():
+            self._audit_findings.labels(*labels, check).set(count)
+        self._audit_ended_at.labels(*labels).set(time.time())
+
+    def record_undelivered_documents(self, count: int) -> None:
+        """Tell how many documents of all tenants' recalculations are not delivered."""
+        self._undelivered_documents.set(count)
+
     def record_usage_events(
         self, tenant_id: str, outcome: UsageEventOutcome, *, count: int
     ) -> None:
@@ -266,10 +297,11 @@ class Metrics:
         self._queue_age.labels(job).set(backlog.oldest_seconds)
 
     def forget_backlog(self) -> None:
-        """Tell nothing of queue and undelivered invoices until they are recorded again."""
+        """Tell nothing of the queue and of what is undelivered until it is recorded again."""
         self._queue_jobs.clear()
         self._queue_age.clear()
         self._undelivered.set(math.nan)
+        self._undelivered_documents.set(math.nan)
 
     def watch_pool(self, read: Callable[[], PoolUse]) -> None:
         """Tell what ``read`` returns at every scrape, which comes from a thread of its own."""

@@ -10,6 +10,7 @@ import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.decimal_pb2 import Decimal
 
+from billing.sandbox.correction_client import CorrectionClient
 from billing.sandbox.credit_client import CreditClient
 from billing.sandbox.sample_data import SampleEvent, SamplePlan
 from billing.v1 import (
@@ -49,6 +50,7 @@ class DemoClient:
         self._ledger = ledger_pb2_grpc.LedgerServiceStub(api)
         self._invoicing = invoicing_pb2_grpc.InvoicingServiceStub(invoicing)
         self.credits = CreditClient(tenant_id, self._metadata, api)
+        self.corrections = CorrectionClient(tenant_id, self._metadata, api)
         self._meter_ids: dict[str, str] = {}
         self._plan_ids: dict[str, str] = {}
 

@@ -6,12 +6,12 @@ Every figure is foreseen here, from prices and amounts alone, and compared with 
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from billing.sandbox.demo_client import DemoClient
 from billing.sandbox.demo_report import CreditFigures, CreditRow, DemoReport, figure, net_amount
-from billing.sandbox.processes import SandboxFailed
+from billing.sandbox.figures import require_figure
 from billing.sandbox.sample_data import SampleEvent, SamplePlan
 from billing.v1 import billing_run_pb2, ledger_pb2, payment_pb2, usage_credit_pb2
 from invoicing.v1 import invoicing_pb2
@@ -24,10 +24,6 @@ CALLS_BEFORE_EXPIRY: Final = 50_000
 CALLS_AFTER_EXPIRY: Final = 60_000
 
 
-class FigureDiffers(SandboxFailed):
-    """The service tells another figure than was foreseen."""
-
-
 class CreditCustomer(NamedTuple):
     """The customer that the chapter is about: the only one with credits."""
 
@@ -35,10 +31,8 @@ class CreditCustomer(NamedTuple):
     plan: SamplePlan
 
     def cost_minor(self, calls: int) -> int:
-        """What so many calls in a period cost: price times calls over the included, halves up."""
-        component = self.plan.components[0]
-        billable = max(Decimal(calls) - Decimal(component.included_units), Decimal(0))
-        return int((billable * Decimal(component.unit_price)).quantize(Decimal(1), ROUND_HALF_UP))
+        """What so many calls in a period cost."""
+        return self.plan.components[0].cost_minor(Decimal(calls))
 
 
 class CreditStory:
@@ -75,10 +69,10 @@ class CreditStory:
     ) -> None:
         """Go on from the billing run to a refund, and print what became of the credits."""
         credited = [line.amount for line in invoice.line_items if line.amount < 0]
-        _require("credits on the invoice", credited, [-PROMOTION_MINOR])
+        require_figure("credits on the invoice", credited, [-PROMOTION_MINOR])
         self._invoiced = sum(line.amount for line in invoice.line_items)
         totals = (invoice.total_amount, result.total_amount)
-        _require("total of the invoice", totals, (self._invoiced, self._invoiced))
+        require_figure("total of the invoice", totals, (self._invoiced, self._invoiced))
         with self._report.step("The same customer tops up, and pays the invoice"):
             top_up = await self._pay(result.billing_period_id)
         with self._report.step("Gets goodwill that is soon over; uses before and after that"):
@@ -106,7 +100,7 @@ class CreditStory:
             reference="settlement-1",
             billing_period_id=billing_period_id,
         )
-        _require("settled of the payment", payment.settled_amount, invoiced)
+        require_figure("settled of the payment", payment.settled_amount, invoiced)
         await self._step(f"Payment of {figure(invoiced)} settles the invoice", owed=-invoiced)
         return top_up
 
@@ -146,9 +140,9 @@ class CreditStory:
         left = self._goodwill_left
         outcome = await self._client.credits.expire()
         counts = (outcome.expired_count, outcome.deferred_count, outcome.failed_count)
-        _require("credits expired, deferred, failed", counts, (1, 0, 0))
+        require_figure("credits expired, deferred, failed", counts, (1, 0, 0))
         amounts = [(expired.currency, expired.amount) for expired in outcome.expired_amounts]
-        _require("amounts expired", amounts, [(self._currency, left)])
+        require_figure("amounts expired", amounts, [(self._currency, left)])
         await self._step(f"ExpireCredits: {figure(left)} of the goodwill go", credit=-left)
 
     async def _refund(self, top_up: payment_pb2.Payment) -> None:
@@ -159,7 +153,7 @@ class CreditStory:
             top_up.id, TOP_UP_MINOR, self._currency, reference="refund-1"
         )
         parts = (refund.clawed_back_amount, refund.absorbed_amount)
-        _require("parts of the refund", parts, (unused, used))
+        require_figure("parts of the refund", parts, (unused, used))
         await self._step(
             f"Refund of {figure(TOP_UP_MINOR)} begins: {figure(unused)} are held",
             spendable=-unused,
@@ -173,7 +167,7 @@ class CreditStory:
         used: Counter[str] = Counter()
         for application in await self._client.credits.list_applications(self._subscription_id):
             used[application.usage_credit_id] += application.amount_applied
-        _require(
+        require_figure(
             "issued, used and left of the credits",
             [(c.issued_amount, used[c.id], c.remaining_amount + c.held_amount) for c in credits_],
             [
@@ -184,7 +178,7 @@ class CreditStory:
             ],
         )
         entries = await self._client.list_entries(self._subscription_id)
-        _require("net of the entries", net_amount(entries), self._expected.net)
+        require_figure("net of the entries", net_amount(entries), self._expected.net)
         await self._check_accounts()
         self._report.credit_story(self._rows, self._currency)
         self._report.credits(credits_, used)
@@ -205,8 +199,8 @@ class CreditStory:
             (ledger_pb2.LEDGER_ACCOUNT_KIND_REFUND_CLEARING, (TOP_UP_MINOR, TOP_UP_MINOR)),
             (ledger_pb2.LEDGER_ACCOUNT_KIND_REFUNDS_AND_ALLOWANCES, (self._top_up_used, 0)),
         ):
-            _require(ledger_pb2.LedgerAccountKind.Name(kind), found.get(kind), moved)
-        _require("debits less credits", balance.difference_amount, 0)
+            require_figure(ledger_pb2.LedgerAccountKind.Name(kind), found.get(kind), moved)
+        require_figure("debits less credits", balance.difference_amount, 0)
 
     async def _use(self, calls: int, moment: datetime) -> None:
         """Send one event of so many calls."""
@@ -219,7 +213,7 @@ class CreditStory:
             region="eu-west",
         )
         outcomes = await self._client.ingest([event], [self._subscription_id])
-        _require("accepted events", outcomes["accepted"], 1)
+        require_figure("accepted events", outcomes["accepted"], 1)
 
     async def _step(self, text: str, *, credit: int = 0, spendable: int = 0, owed: int = 0) -> None:
         """Add up what there must be now, compare it with GetBalance, and note it."""
@@ -235,10 +229,5 @@ class CreditStory:
             balance.outstanding_amount,
         )
         expected = (self._expected, self._expected.net)
-        _require(f"balance after '{text}'", (found, balance.net_amount), expected)
+        require_figure(f"balance after '{text}'", (found, balance.net_amount), expected)
         self._rows.append(CreditRow(text, self._expected))
-
-
-def _require(name: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise FigureDiffers(f"{name}: found {found}, expected {expected}")

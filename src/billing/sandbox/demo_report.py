@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from billing.v1 import billing_run_pb2, ledger_pb2, usage_credit_pb2
+from billing.explainer.charge_tree import charge_tree
+from billing.v1 import (
+    billing_run_pb2,
+    calculation_pb2,
+    explanation_pb2,
+    ledger_pb2,
+    usage_credit_pb2,
+)
 from invoicing.v1 import invoicing_pb2
 
 _SHOWN_ENTRIES: Final = 6
@@ -46,6 +53,14 @@ class CreditRow(NamedTuple):
     figures: CreditFigures
 
 
+class StatementRow(NamedTuple):
+    """What moved a balance, how often, and by how much in minor units."""
+
+    text: str
+    movement_count: int | None
+    amount: int
+
+
 class DemoReport:
     """Prints the steps with their times, and what they led to."""
 
@@ -58,8 +73,8 @@ class DemoReport:
         self._console.print(
             Panel(
                 "A month of usage becomes a ledger, a billing run and invoices;\n"
-                "credits, payments and a refund: for real, over gRPC and\n"
-                "PostgreSQL, on loopback.",
+                "credits, payments and a refund; a billed month is put right:\n"
+                "for real, over gRPC and PostgreSQL, on loopback.",
                 title="billing-service",
                 expand=False,
             )
@@ -197,6 +212,36 @@ class DemoReport:
             )
         table.caption = "gone: expired, or taken back by the refund"
         self._console.print(table)
+
+    def recalculation(self, recalculation: calculation_pb2.Recalculation) -> None:
+        """Print what a recalculation changed, and what the invoicing service has of it."""
+        currency = recalculation.currency
+        [document] = recalculation.documents
+        kind = calculation_pb2.RecalculationDocumentKind.Name(document.kind)
+        self._console.print(
+            f"  usage {_money(recalculation.raw_change_amount, currency)}, "
+            f"net {_money(recalculation.net_change_amount, currency)}: "
+            f"{_words(kind, 'KIND_')} {document.document_id}"
+        )
+
+    def statements(
+        self, before: Sequence[StatementRow], after: Sequence[StatementRow], currency: str
+    ) -> None:
+        """Print the statement of a billing period, before and after it was put right."""
+        table = _table(f"The statement of that period, before and after ({currency})", "movements")
+        for column in ("number", "before", "after"):
+            table.add_column(column, justify="right", no_wrap=True)
+        amounts = {row.text: row.amount for row in before}
+        for text, count, amount in after:
+            was = figure(amounts[text]) if text in amounts else ""
+            table.add_row(text, "" if count is None else f"{count:,}", was, figure(amount))
+        table.caption = "nothing was rewritten: the correction is an entry of its own"
+        self._console.print(table)
+
+    def explanation(self, explained: explanation_pb2.ChargeExplanation) -> None:
+        """Print where an invoice line comes from."""
+        self._console.print("One line of that invoice, explained (billing explain)\n")
+        self._console.print(charge_tree(explained))
 
     def trial_balance(self, balance: ledger_pb2.GetTrialBalanceResponse) -> None:
         """Print the tenant's debits and credits."""

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 SEED: Final = 20260401
@@ -31,6 +32,11 @@ class SampleComponent:
     meter_code: str
     unit_price: str
     included_units: str
+
+    def cost_minor(self, quantity: Decimal) -> int:
+        """What a period's quantity costs: price times units over the included, halves up."""
+        billable = max(quantity - Decimal(self.included_units), Decimal(0))
+        return int((billable * Decimal(self.unit_price)).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from billing.store.billing_runs import (
     PendingResult,
 )
 from billing.store.bills import BillStore
+from billing.store.calculations import CalculationStore
 from billing.store.database import Transaction
 from billing.store.ledger import LedgerStore, NewLedgerEntry, NewLedgerTransaction
 from billing.store.subscriptions import SubscriptionStore
@@ -64,6 +65,7 @@ class BillingPosting:
         self,
         runs: BillingRunStore,
         bills: BillStore,
+        calculations: CalculationStore,
         subscriptions: SubscriptionStore,
         periods: BillingPeriodStore,
         period_reader: PeriodReader,
@@ -74,6 +76,7 @@ class BillingPosting:
     ) -> None:
         self._runs = runs
         self._bills = bills
+        self._calculations = calculations
         self._subscriptions = subscriptions
         self._periods = periods
         self._period_reader = period_reader
@@ -132,6 +135,11 @@ class BillingPosting:
         if not bills:
             return
         await self._bills.insert_bills(tx, run_id=run.id, bills=bills, now=now)
+        await self._calculations.supersede_estimates(
+            tx,
+            [bill.subscription.id for bill in bills],
+            calculation_run_ids=[bill.calculation_run_id for bill in bills],
+        )
         await self._post_entries(tx, run, bills, now=now)
         await self._periods.insert_invoice_requests(tx, bills, now=now)
         await self._periods.close_periods(tx, bills, now=now)

@@ -178,4 +178,5 @@ def _publish(
             for c in terms.components
         ),
         created_at=now,
+        late_usage_policy=terms.late_usage_policy,
     )

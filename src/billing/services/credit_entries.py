@@ -7,6 +7,7 @@ from uuid import UUID
 
 from billing.domain import identifiers
 from billing.domain.credit_consumption import NewApplication
+from billing.domain.credit_reassignment import LiveApplication
 from billing.domain.credits import CreditBalanceAdjustment, UsageCredit
 from billing.domain.ledger import LedgerAccountKind, LedgerEntry, LedgerEntryType
 from billing.domain.payments import Payment, Refund
@@ -109,11 +110,12 @@ def applied(
 
 
 def unapplied(
-    application: ReversibleApplication,
+    application: ReversibleApplication | LiveApplication,
     amount_minor: int,
     credit: UsageCredit,
     subscription: Subscription,
     ledger_transaction_id: UUID,
+    description: str = "Settlement taken back",
 ) -> NewLedgerEntry:
     """What a credit paid is owed again."""
     return NewLedgerEntry(
@@ -125,7 +127,7 @@ def unapplied(
         credit.currency,
         debit_account_id=subscription.receivable_account_id,
         credit_account_id=credit.id,
-        description="Settlement taken back",
+        description=description,
         source_usage_credit_id=credit.id,
         source_credit_application_id=application.id,
         billing_period_id=application.billing_period_id,

@@ -138,7 +138,9 @@ class CreditExpiry:
         now: datetime,
         expires: bool = True,
     ) -> _Expired:
-        live = await self._credit_reader.read_live_credits(tx, [s.id for s in subscriptions])
+        ids = [subscription.id for subscription in subscriptions]
+        await self._credit_reader.discard_estimates(tx, ids, now=now)
+        live = await self._credit_reader.read_live_credits(tx, ids)
         touched = [subscription for subscription in subscriptions if subscription.id in live]
         if not touched:
             return _Expired()

@@ -12,7 +12,14 @@ from uuid import UUID
 
 from billing.domain import identifiers
 from billing.domain.credit_consumption import NewApplication
-from billing.domain.credits import CreditApplicationKind, CreditBalanceAdjustment, UsageCredit
+from billing.domain.credit_reassignment import LiveApplication
+from billing.domain.credits import (
+    CreditApplicationKind,
+    CreditBalanceAdjustment,
+    CreditBalanceAdjustmentType,
+    UsageCredit,
+    new_adjustment,
+)
 from billing.domain.ledger import LedgerEntryStatus, LedgerSourceType
 from billing.domain.subscriptions import Subscription
 from billing.services import credit_entries
@@ -100,34 +107,114 @@ class CreditJournal:
     ) -> None:
         """Let credits pay usage and charges: pending first, posted as the transaction ends."""
         for application in applications:
-            entry = credit_entries.applied(
+            entry = self._note(
                 application,
                 subscription,
                 ledger_transaction_id,
+                kind=kind,
                 billing_period_id=billing_period_id,
                 calculation_run_id=calculation_run_id,
             )
             self.pending.append(entry)
             self.to_post.append(entry.key)
-            self.applications.append(
-                NewCreditApplication(
-                    application.id,
-                    subscription.id,
-                    application.credit.id,
-                    kind,
-                    calculation_run_id,
-                    billing_period_id,
-                    application.component.id if application.component else None,
-                    entry.usage_meter_id,
-                    application.amount_minor,
-                    entry.currency,
-                    application.usage_from,
-                    application.usage_until,
-                    ledger_transaction_id,
-                )
-            )
             self.change(application.credit).remaining_minor -= application.amount_minor
             self.receivables[billing_period_id] -= application.amount_minor
+
+    def estimate(
+        self,
+        applications: Iterable[NewApplication],
+        subscription: Subscription,
+        ledger_transaction_id: UUID,
+        *,
+        billing_period_id: UUID,
+        calculation_run_id: UUID,
+    ) -> None:
+        """Hold what credits would pay; the entries stay pending until somebody discards them."""
+        for application in applications:
+            entry = self._note(
+                application,
+                subscription,
+                ledger_transaction_id,
+                kind=CreditApplicationKind.RUN,
+                billing_period_id=billing_period_id,
+                calculation_run_id=calculation_run_id,
+            )
+            self.pending.append(entry)
+            self.hold(application.credit, application.amount_minor)
+
+    def _note(
+        self,
+        application: NewApplication,
+        subscription: Subscription,
+        ledger_transaction_id: UUID,
+        *,
+        kind: CreditApplicationKind,
+        billing_period_id: UUID,
+        calculation_run_id: UUID,
+    ) -> NewLedgerEntry:
+        """Note an application, and return its entry."""
+        entry = credit_entries.applied(
+            application,
+            subscription,
+            ledger_transaction_id,
+            billing_period_id=billing_period_id,
+            calculation_run_id=calculation_run_id,
+        )
+        self.applications.append(
+            NewCreditApplication(
+                application.id,
+                subscription.id,
+                application.credit.id,
+                kind,
+                calculation_run_id,
+                billing_period_id,
+                application.component.id if application.component else None,
+                entry.usage_meter_id,
+                application.amount_minor,
+                entry.currency,
+                application.usage_from,
+                application.usage_until,
+                ledger_transaction_id,
+            )
+        )
+        return entry
+
+    def release(
+        self,
+        application: LiveApplication,
+        amount_minor: int,
+        credit: UsageCredit,
+        subscription: Subscription,
+        ledger_transaction_id: UUID,
+        description: str,
+    ) -> None:
+        """Take back what a credit paid: it has its value again, and the period owes it again."""
+        self.posted.append(
+            credit_entries.unapplied(
+                application, amount_minor, credit, subscription, ledger_transaction_id, description
+            )
+        )
+        self.change(credit).remaining_minor += amount_minor
+        self.receivables[application.billing_period_id] += amount_minor
+
+    def sweep(self, credit: UsageCredit, amount_minor: int, ledger_transaction_id: UUID) -> None:
+        """Take value that came back to a credit which has come to its end."""
+        if credit.voided_at is None:
+            self.expire(credit, amount_minor, ledger_transaction_id)
+            return
+        adjustment = new_adjustment(
+            credit,
+            ledger_transaction_id,
+            CreditBalanceAdjustmentType.VOID,
+            amount_minor,
+            reason="Came back to a voided credit",
+            by_user_id="",
+            now=self.now,
+        )
+        self.adjustments.append(adjustment)
+        accounts = self.accounts[credit.currency]
+        self.posted.append(credit_entries.decreased(credit, adjustment, amount_minor, accounts))
+        self.change(credit).remaining_minor -= amount_minor
 
     def expire(self, credit: UsageCredit, amount_minor: int, ledger_transaction_id: UUID) -> None:
         """Take what is left of a credit whose time is over."""

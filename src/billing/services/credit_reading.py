@@ -5,10 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from billing.domain.catalog import Component
 from billing.domain.credit_consumption import CreditBook, PeriodCredits, cuts_within
+from billing.domain.credit_reassignment import CoveredPeriod
 from billing.domain.credits import UsageCredit
 from billing.domain.periods import BillingPeriod
 from billing.domain.usage import UsageTally
+from billing.store.calculations import CalculationStore
 from billing.store.credit_applications import CreditApplicationStore, PeriodCoverage
 from billing.store.credits import CreditStore, PeriodSpan
 from billing.store.database import Transaction
@@ -22,10 +25,15 @@ class CreditReader:
     """Puts together credits, how they divide periods, and what was applied before."""
 
     def __init__(
-        self, credits_: CreditStore, applications: CreditApplicationStore, ledger: LedgerStore
+        self,
+        credits_: CreditStore,
+        applications: CreditApplicationStore,
+        calculations: CalculationStore,
+        ledger: LedgerStore,
     ) -> None:
         self._credits = credits_
         self._applications = applications
+        self._calculations = calculations
         self._ledger = ledger
 
     async def read_period_credits(
@@ -57,6 +65,60 @@ class CreditReader:
             )
             for period in periods
         }
+
+    async def discard_estimates(
+        self, tx: Transaction, subscription_ids: Collection[UUID], *, now: datetime
+    ) -> None:
+        """Give back what estimates hold of the credits of locked subscriptions.
+
+        Whoever judges credits does this first: an estimate is no claim on them.
+        """
+        estimated = await self._calculations.discard_estimates(tx, subscription_ids)
+        await self._discard_pending(tx, estimated, now=now)
+
+    async def has_releasable(self, tx: Transaction, period: BillingPeriod) -> bool:
+        """Whether credits pay usage of a period; payments of the period are not released."""
+        applications = await self._applications.list_live(tx, period.id)
+        return any(a.component_id is not None and not a.is_settlement for a in applications)
+
+    async def read_covered_period(
+        self,
+        tx: Transaction,
+        period: BillingPeriod,
+        components: Sequence[Component],
+        rated_minor: Mapping[UUID, int],
+    ) -> CoveredPeriod:
+        """Return the usage of one period by time, as it is rated now, and what pays it."""
+        cuts = (await self.read_cuts(tx, [period])).get(period.id, [])
+        usage: Mapping[tuple[UUID, int], int] = {
+            (component_id, 0): amount_minor for component_id, amount_minor in rated_minor.items()
+        }
+        if cuts:
+            usage = await self._sum_usage(tx, period, cuts, sum(rated_minor.values()))
+        applications = await self._applications.list_live(tx, period.id)
+        return CoveredPeriod(period, components, cuts, usage, applications)
+
+    async def _sum_usage(
+        self, tx: Transaction, period: BillingPeriod, cuts: Sequence[datetime], rated_minor: int
+    ) -> Mapping[tuple[UUID, int], int]:
+        """Return the usage of a divided period by segment; it adds up to what is rated."""
+        divided = [(period, cuts)]
+        usage = (await self._applications.sum_usage_by_segment(tx, divided))[period.id]
+        if sum(usage.values()) == rated_minor:
+            return usage
+        again = await self._applications.sum_usage_by_segment(tx, divided, of_any_age=True)
+        assert sum(again[period.id].values()) == rated_minor, "every cost has its entry"
+        return again[period.id]
+
+    async def lock_credits(
+        self, tx: Transaction, subscription_id: UUID, credit_ids: Collection[UUID]
+    ) -> dict[UUID, UsageCredit]:
+        """Return, and lock, the live credits of a locked subscription and these, by id."""
+        live = await self._credits.lock_live_credits(tx, [subscription_id])
+        found = {credit.id: credit for credit in live.get(subscription_id, [])}
+        for credit_id in sorted(set(credit_ids) - set(found)):
+            found[credit_id] = await self._credits.lock_credit(tx, credit_id)
+        return found
 
     async def read_live_credits(
         self, tx: Transaction, subscription_ids: Collection[UUID]

@@ -7,10 +7,10 @@ from billing.domain.errors import FieldInvalid
 from billing.domain.ledger import (
     Balance,
     LedgerEntry,
-    LedgerEntryType,
     LedgerTransaction,
     TrialBalanceLine,
 )
+from billing.domain.ledger_filters import LedgerEntryFilter
 from billing.domain.pages import Page, PageRequest
 from billing.domain.scope import Scope
 from billing.services.ports import Clock
@@ -45,12 +45,7 @@ class LedgerService:
         Raises ResourceNotFound, and FieldInvalid for the future.
         """
         now = self._clock()
-        if as_of is not None and as_of > now:
-            raise FieldInvalid(
-                "as_of",
-                f"{as_of.isoformat()} lies in the future; the server's clock says "
-                f"{now.isoformat()}",
-            )
+        require_past(as_of, now=now)
         async with self._database.transaction(scope) as tx:
             subscription = await self._subscriptions.get_subscription(tx, subscription_id)
             if as_of is None:
@@ -65,18 +60,13 @@ class LedgerService:
         page: PageRequest,
         *,
         subscription_id: UUID,
-        billing_period_id: UUID | None,
-        entry_type: LedgerEntryType | None,
+        entry_filter: LedgerEntryFilter,
     ) -> Page[LedgerEntry]:
         """Return a page of a subscription's entries; raises ResourceNotFound."""
         async with self._database.transaction(scope) as tx:
             await self._subscriptions.get_subscription(tx, subscription_id)
             return await self._ledger.list_entries(
-                tx,
-                page,
-                subscription_id=subscription_id,
-                billing_period_id=billing_period_id,
-                entry_type=entry_type,
+                tx, page, subscription_id=subscription_id, entry_filter=entry_filter
             )
 
     async def get_ledger_transaction(
@@ -90,3 +80,12 @@ class LedgerService:
         """Return posted debits and credits by kind of account and currency."""
         async with self._database.transaction(scope) as tx:
             return await self._balances.list_trial_balance(tx)
+
+
+def require_past(as_of: datetime | None, *, now: datetime) -> None:
+    """Raise FieldInvalid for a moment in the future, of which nothing is recorded."""
+    if as_of is not None and as_of > now:
+        raise FieldInvalid(
+            "as_of",
+            f"{as_of.isoformat()} lies in the future; the server's clock says {now.isoformat()}",
+        )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from billing.domain.catalog import Component
+from billing.domain.catalog import Component, PlanVersion
 from billing.domain.periods import BillingPeriod, OpenPeriods
 from billing.domain.subscriptions import Subscription
 from billing.domain.usage import UsageTally
@@ -52,13 +52,27 @@ class PeriodReader:
         self, tx: Transaction, open_periods: Mapping[UUID, OpenPeriods]
     ) -> dict[UUID, dict[tuple[UUID, UUID], UsageTally]]:
         """Return the usage aggregates of open periods, by subscription, by (period, component)."""
-        components: dict[tuple[UUID, UUID], Component] = {}
-        owners: dict[UUID, UUID] = {}
-        for subscription_id, listed in open_periods.items():
-            for period in listed.periods:
-                owners[period.id] = subscription_id
-                for component in listed.version_of(period).components:
-                    components[period.id, component.id] = component
+        every = [period for listed in open_periods.values() for period in listed.periods]
+        return await self.read_tallies_of(tx, open_periods, every)
+
+    async def read_tallies_of(
+        self,
+        tx: Transaction,
+        open_periods: Mapping[UUID, OpenPeriods],
+        periods: Sequence[BillingPeriod],
+    ) -> dict[UUID, dict[tuple[UUID, UUID], UsageTally]]:
+        """Return the usage aggregates of periods of these subscriptions, also of billed ones.
+
+        By subscription, by (period, component).
+        """
+        if not periods:
+            return {}
+        owners = {period.id: period.subscription_id for period in periods}
+        components = {
+            (period.id, component.id): component
+            for period in periods
+            for component in open_periods[period.subscription_id].version_of(period).components
+        }
         tallies = await self._usage.list_tallies(
             tx, owners, component_of=lambda period, component: components[period, component]
         )
@@ -67,16 +81,23 @@ class PeriodReader:
             by_subscription.setdefault(owners[key[0]], {})[key] = tally
         return by_subscription
 
+    async def read_usage(
+        self, tx: Transaction, subscription: Subscription, period: BillingPeriod
+    ) -> tuple[PlanVersion, dict[UUID, UsageTally]]:
+        """Return the plan version of one period, and its usage aggregates by component."""
+        versions = await self._catalog.get_versions_of_plans(tx, {subscription.plan_id})
+        version = versions[subscription.plan_id][period.plan_version_id]
+        by_id = {component.id: component for component in version.components}
+        tallies = await self._usage.list_tallies(
+            tx, [period.id], component_of=lambda _, component_id: by_id[component_id]
+        )
+        return version, {component_id: tally for (_, component_id), tally in tallies.items()}
+
     async def read_period_usage(
         self, tx: Transaction, subscription: Subscription, period: BillingPeriod
     ) -> PeriodUsage:
         """Return the usage of one period, open or closed."""
-        versions = await self._catalog.get_versions_of_plans(tx, {subscription.plan_id})
-        components = versions[subscription.plan_id][period.plan_version_id].components
-        by_id = {component.id: component for component in components}
-        tallies = await self._usage.list_tallies(
-            tx, [period.id], component_of=lambda _, component_id: by_id[component_id]
-        )
+        version, tallies = await self.read_usage(tx, subscription, period)
         return PeriodUsage(
-            components, {tally.component.id: tally.rated_minor for tally in tallies.values()}
+            version.components, {owner: tally.rated_minor for owner, tally in tallies.items()}
         )

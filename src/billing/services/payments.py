@@ -18,10 +18,12 @@ from billing.domain.errors import FieldInvalid, ResourceNotFound
 from billing.domain.ledger import LedgerSourceType
 from billing.domain.pages import Page, PageRequest
 from billing.domain.payments import Payment, PaymentPurpose, PaymentStatus, PaymentTerms
+from billing.domain.periods import BillingPeriod
 from billing.domain.scope import Scope
 from billing.domain.settlement import settle
 from billing.domain.subscriptions import Subscription
-from billing.services import credit_entries
+from billing.domain.write_offs import plan_recovery
+from billing.services import credit_entries, receivable_entries
 from billing.services.credit_expiry import CreditExpiry
 from billing.services.credit_journal import CreditJournal, CreditPosting
 from billing.services.idempotency import Idempotency, IdempotentRequest
@@ -32,6 +34,7 @@ from billing.store.credit_applications import CreditApplicationStore
 from billing.store.database import Database, Transaction, retried_on_conflict
 from billing.store.payments import PaymentStore
 from billing.store.subscriptions import SubscriptionStore
+from billing.store.write_offs import WriteOffStore
 
 _CREDIT_TYPES = {
     PaymentPurpose.TOP_UP: UsageCreditType.PAYMENT_TOP_UP,
@@ -50,6 +53,7 @@ class PaymentService:
         period_reader: PeriodReader,
         applications: CreditApplicationStore,
         payments: PaymentStore,
+        write_offs: WriteOffStore,
         posting: CreditPosting,
         expiry: CreditExpiry,
         idempotency: Idempotency,
@@ -61,6 +65,7 @@ class PaymentService:
         self._period_reader = period_reader
         self._applications = applications
         self._payments = payments
+        self._write_offs = write_offs
         self._posting = posting
         self._expiry = expiry
         self._idempotency = idempotency
@@ -243,6 +248,14 @@ class PaymentService:
         owed_minor = period.receivable_minor
         if not period.is_closed:
             owed_minor += sum(usage.rated_minor.values())
+        owed_minor += await self._recover(
+            tx,
+            journal,
+            subscription,
+            period,
+            credit.issued_minor - owed_minor,
+            ledger_transaction_id,
+        )
         journal.apply(
             settle(credit, usage.components, usage.rated_minor, prior, owed_minor=owed_minor),
             subscription,
@@ -252,6 +265,29 @@ class PaymentService:
             calculation_run_id=identifiers.new_id(),
         )
         return invoice_id
+
+    async def _recover(
+        self,
+        tx: Transaction,
+        journal: CreditJournal,
+        subscription: Subscription,
+        period: BillingPeriod,
+        amount_minor: int,
+        ledger_transaction_id: UUID,
+    ) -> int:
+        """Let a payment's rest pay what of the period was written off; return how much that is."""
+        write_offs = await self._write_offs.list_of_period(
+            tx, subscription_id=subscription.id, billing_period_id=period.id
+        )
+        recovered = list(plan_recovery(write_offs, max(0, amount_minor)))
+        for write_off, recovered_minor in recovered:
+            receivable_entries.recover(
+                journal, write_off, recovered_minor, subscription, ledger_transaction_id
+            )
+            await self._write_offs.update_recovered(
+                tx, write_off.id, recovered_minor, now=journal.now
+            )
+        return sum(recovered_minor for _, recovered_minor in recovered)
 
     async def _lock_owner(self, tx: Transaction, payment_id: UUID) -> Subscription:
         """Lock the subscription of a payment: whoever changes the payment has this lock."""

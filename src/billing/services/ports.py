@@ -1,10 +1,13 @@
 """What the use cases need from outside, as they see it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
 from billing.domain.billing_runs import BillingRunStatus, BillingRunType
 from billing.domain.invoices import CreditNoteRequest, FoundInvoice, InvoiceRequest, VoidRequest
+from billing.domain.ledger_audit import LedgerAuditCheck
+from billing.domain.scope import Scope
 from billing.domain.usage import UsageEventOutcome
 
 
@@ -72,4 +75,23 @@ class Metering(Protocol):
         self, tenant_id: str, outcome: UsageEventOutcome, *, count: int
     ) -> None:
         """Count usage events of a call by outcome."""
+        ...
+
+
+class InvoiceLookUp(Protocol):
+    """The invoicing service, as far as it tells."""
+
+    async def find_invoice(self, *, tenant_id: str, invoice_id: str) -> FoundInvoice | None:
+        """Return how the invoice stands, None if the tenant has no such invoice.
+
+        Raises InvoicingUnavailable, and InvoiceRefused for an answer of no use.
+        """
+        ...
+
+
+class AuditMetering(Protocol):
+    """Tells what audits find."""
+
+    def record_ledger_audit(self, scope: Scope, counts: Mapping[LedgerAuditCheck, int]) -> None:
+        """Tell how much each check of an audit found that has ended."""
         ...

@@ -9,7 +9,7 @@ from billing.domain import identifiers
 from billing.domain.errors import FieldInvalid
 from billing.domain.ledger import LedgerAccountKind, LedgerSourceType
 from billing.domain.pages import Page, PageRequest
-from billing.domain.periods import OpenPeriods
+from billing.domain.periods import BillingPeriod, OpenPeriods
 from billing.domain.scope import Scope
 from billing.domain.subscriptions import Subscription
 from billing.domain.usage import (
@@ -119,11 +119,14 @@ class UsageService:
         tallies = await self._period_reader.read_tallies(tx, open_periods)
         late = _subscriptions_with_late_events(events, open_periods)
         closed = await self._periods.list_closed_periods(tx, late) if late else {}
+        held = await self._period_reader.read_tallies_of(
+            tx, open_periods, _periods_to_hold(events, open_periods, closed)
+        )
         return {
             subscription.id: UsageBook(
                 subscription,
                 open_periods[subscription.id],
-                tallies.get(subscription.id, {}),
+                tallies.get(subscription.id, {}) | held.get(subscription.id, {}),
                 tuple(closed.get(subscription.id, ())),
             )
             for subscription in subscriptions.values()
@@ -180,6 +183,7 @@ class UsageService:
                 tally,
                 transactions[book.subscription.id].id,
                 accounts[book.subscription.currency][LedgerAccountKind.USAGE_REVENUE],
+                is_held=book.open_periods.find(tally.billing_period_id) is None,
             )
             for book in books
             for tally in book.touched.values()
@@ -276,11 +280,32 @@ def _subscriptions_with_late_events(
     }
 
 
+def _periods_to_hold(
+    events: Iterable[UsageEventInput],
+    open_periods: Mapping[UUID, OpenPeriods],
+    closed: Mapping[UUID, Sequence[BillingPeriod]],
+) -> list[BillingPeriod]:
+    """Return the billed periods whose plans hold the late events among these."""
+    moments: dict[UUID, list[datetime]] = {}
+    for event in events:
+        if event.subscription_id in closed:
+            moments.setdefault(event.subscription_id, []).append(event.event_timestamp)
+    return [
+        period
+        for subscription_id, late in moments.items()
+        for period in closed[subscription_id]
+        if open_periods[subscription_id].version_of(period).holds_late_usage
+        and any(period.holds(moment) for moment in late)
+    ]
+
+
 def _to_meter(
     subscription: Subscription,
     tally: UsageTally,
     ledger_transaction_id: UUID,
     revenue_account_id: UUID,
+    *,
+    is_held: bool,
 ) -> RatedMeter:
     return RatedMeter(
         tally.id,
@@ -292,6 +317,7 @@ def _to_meter(
         subscription.receivable_account_id,
         revenue_account_id,
         tally.component.name,
+        is_held,
     )
 
 

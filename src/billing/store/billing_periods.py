@@ -42,6 +42,11 @@ UPDATE billing_periods SET period_end = $4
 WHERE tenant_id = $1 AND livemode = $2 AND id = $3 AND status = 'open'
 """
 
+_CHANGE_TOTAL: Final = """
+UPDATE billing_periods SET total_amount = total_amount + $4
+WHERE tenant_id = $1 AND livemode = $2 AND id = $3
+"""
+
 _COUNT_UNDELIVERED: Final = """
 SELECT count(*) FROM billing_periods
 WHERE tenant_id = $1 AND livemode = $2 AND status = 'billed'
@@ -155,6 +160,19 @@ class BillingPeriodStore:
                 closed[record["subscription_id"]] += record["change"]
         if closed:
             await tx.pg.execute(_CHANGE_CLOSING, *scope, list(closed.keys()), list(closed.values()))
+
+    async def change_total(
+        self, tx: Transaction, billing_period_id: UUID, change_minor: int
+    ) -> None:
+        """Move what is invoiced of a billed period of a locked subscription."""
+        if change_minor != 0:
+            await tx.pg.execute(
+                _CHANGE_TOTAL,
+                tx.scope.tenant_id,
+                tx.scope.livemode,
+                billing_period_id,
+                change_minor,
+            )
 
     async def insert_invoice_requests(
         self, tx: Transaction, bills: Iterable[PeriodBill], *, now: datetime

@@ -11,6 +11,7 @@ from billing.domain.catalog import (
     BillingInterval,
     Component,
     IntervalUnit,
+    LateUsagePolicy,
     Plan,
     PlanVersion,
     UsageAggregation,
@@ -107,6 +108,7 @@ class CatalogStore:
                 base_price_amount=version.base_price_minor,
                 interval_unit=version.interval.unit,
                 interval_count=version.interval.count,
+                late_usage_policy=version.late_usage_policy,
                 created_at=version.created_at,
             )
         )
@@ -281,4 +283,5 @@ def _to_version(row: Any, components: tuple[Component, ...]) -> PlanVersion:
         interval=BillingInterval(IntervalUnit(row.interval_unit), row.interval_count),
         components=components,
         created_at=row.created_at,
+        late_usage_policy=LateUsagePolicy(row.late_usage_policy),
     )

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from billing.domain import identifiers
 from billing.domain.credit_consumption import Coverage
+from billing.domain.credit_reassignment import LiveApplication
 from billing.domain.credits import (
     CreditApplication,
     CreditApplicationKind,
@@ -32,6 +33,7 @@ _refunds = tables.refunds
 
 _INSERT = load_query("insert_credit_applications")
 _LIST_COVERAGE = load_query("list_coverage")
+_LIST_LIVE = load_query("list_live_applications")
 _LIST_PENDING = load_query("list_pending_applications")
 _RELEASE = load_query("release_pending_applications")
 _SUM_USAGE_BY_SEGMENT = load_query("sum_usage_by_segment")
@@ -201,6 +203,27 @@ class CreditApplicationStore:
             segments[row["component_id"], row["segment"]] = row["amount"]
         return usage
 
+    async def list_live(self, tx: Transaction, billing_period_id: UUID) -> list[LiveApplication]:
+        """Return what still pays a period, the oldest first; what is pending does not."""
+        records = await tx.pg.fetch(
+            _LIST_LIVE, tx.scope.tenant_id, tx.scope.livemode, billing_period_id
+        )
+        return [
+            LiveApplication(
+                row["id"],
+                row["usage_credit_id"],
+                row["billing_period_id"],
+                CreditApplicationKind(row["kind"]),
+                row["component_id"],
+                row["usage_meter_id"],
+                row["usage_from"],
+                row["usage_until"],
+                row["live_amount"],
+                row["reversible_amount"],
+            )
+            for row in records
+        ]
+
     async def list_settlements(
         self, tx: Transaction, usage_credit_id: UUID
     ) -> list[ReversibleApplication]:
@@ -261,7 +284,7 @@ class CreditApplicationStore:
         billing_period_id: UUID | None,
         kind: CreditApplicationKind | None,
     ) -> Page[CreditApplication]:
-        """Return a page of a subscription's applications that count, oldest first."""
+        """Return a page of a subscription's applications, oldest first; estimates apply none."""
         statement = _applications_with_reversals(tx).where(
             _applications.c.subscription_id == subscription_id
         )
@@ -327,7 +350,10 @@ def _applications_with_reversals(tx: Transaction) -> sa.Select[Any]:
         sa.select(_applications, reversed_amount.label("reversed_amount"))
         .select_from(_applications)
         .join(own, entry_of_application)
-        .where(in_scope(_applications, tx.scope), own.c.discarded_at.is_(None))
+        .where(
+            in_scope(_applications, tx.scope),
+            own.c.status == sa.literal_column("'posted'"),
+        )
     )
 
 

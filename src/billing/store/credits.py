@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -30,14 +30,7 @@ _LOCK_LIVE = load_query("lock_live_credits")
 _LIST_MOMENTS = load_query("list_credit_moments")
 _LIST_LAST_EXPIRIES = load_query("list_last_expiries")
 _SUMMARY = load_query("credit_summary")
-_LIST_OVERDUE: Final = """
-SELECT DISTINCT subscription_id FROM usage_credit_balances
-WHERE tenant_id = $1 AND livemode = $2 AND remaining_amount > 0 AND expires_at <= $3
-  AND ($4::uuid IS NULL OR subscription_id = $4)
-  AND ($5::uuid IS NULL OR subscription_id > $5)
-ORDER BY subscription_id
-LIMIT $6
-"""
+_LIST_OVERDUE = load_query("list_overdue_subscriptions")
 
 
 class BalanceChange(NamedTuple):

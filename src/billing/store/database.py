@@ -33,6 +33,7 @@ _ROLL_BACK_TIMEOUT_SECONDS: Final = 5.0
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _MAX_ATTEMPTS: Final = 5
 _UNIQUE_VIOLATION: Final = "23505"
+_SNAPSHOT: Final = " ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,10 +117,24 @@ class Database:
         Raises DatabaseUnavailable when PostgreSQL does not answer, and TransactionAborted when the
         block swallows the error of a statement.
         """
+        async with self._transaction(scope, _begin_statement(scope)) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def snapshot(self, scope: Scope) -> AsyncIterator[Transaction]:
+        """Open a transaction that sees one scope as of one moment, and writes nothing.
+
+        Raises what ``transaction`` raises.
+        """
+        async with self._transaction(scope, _begin_statement(scope, _SNAPSHOT)) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def _transaction(self, scope: Scope, begin: str) -> AsyncIterator[Transaction]:
         with transaction_span(scope) as span:
             async with (
                 _unavailable_on_lost_connection(),
-                self._connection(scope) as (connection, pg),
+                self._connection(begin) as (connection, pg),
             ):
                 tx = Transaction(scope, connection, pg)
                 with span.watching(connection, pg) if span else nullcontext():
@@ -148,16 +163,16 @@ class Database:
 
     @asynccontextmanager
     async def _connection(
-        self, scope: Scope | None = None
+        self, begin: str = "SELECT 1"
     ) -> AsyncIterator[tuple[AsyncConnection, "asyncpg.Connection[asyncpg.Record]"]]:
-        connection, pg = await self._begin(scope)
+        connection, pg = await self._begin(begin)
         try:
             yield connection, pg
         finally:
             await asyncio.shield(connection.close())
 
     async def _begin(
-        self, scope: Scope | None
+        self, begin: str
     ) -> tuple[AsyncConnection, "asyncpg.Connection[asyncpg.Record]"]:
         """Take a live connection from the pool: after a restart of PostgreSQL many are dead."""
         for attempt in range(self._pool_size + 1):
@@ -165,7 +180,7 @@ class Database:
             try:
                 pg = (await connection.get_raw_connection()).driver_connection
                 assert pg is not None
-                await pg.execute(_begin_statement(scope) if scope else "SELECT 1")
+                await pg.execute(begin)
             except BaseException as error:
                 await connection.invalidate()
                 await connection.close()
@@ -203,11 +218,11 @@ def _create_engine(url: str, *, pool_size: int, pool_wait_seconds: float) -> Asy
     )
 
 
-def _begin_statement(scope: Scope) -> str:
+def _begin_statement(scope: Scope, mode: str = "") -> str:
     # Literal SET LOCAL: set_config() is not propagated by a distributed database.
     tenant = scope.tenant_id.replace("'", "''")
     return (
-        f"BEGIN; SET LOCAL billing.tenant_id = '{tenant}'; "
+        f"BEGIN{mode}; SET LOCAL billing.tenant_id = '{tenant}'; "
         f"SET LOCAL billing.livemode = '{str(scope.livemode).lower()}'"
     )
 

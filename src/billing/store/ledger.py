@@ -1,6 +1,6 @@
 """The ledger: transactions and entries."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -18,6 +18,7 @@ from billing.domain.ledger import (
     LedgerSourceType,
     LedgerTransaction,
 )
+from billing.domain.ledger_filters import LedgerEntryFilter, LedgerEntryStatusFilter
 from billing.domain.pages import Page, PageRequest
 from billing.store import tables
 from billing.store.database import Transaction
@@ -27,6 +28,19 @@ _entries = tables.ledger_entries
 _transactions = tables.ledger_transactions
 _debit_accounts = tables.ledger_accounts.alias("debit_accounts")
 _credit_accounts = tables.ledger_accounts.alias("credit_accounts")
+
+_STATUS_CONDITIONS: Final = {
+    LedgerEntryStatusFilter.PENDING: sa.and_(
+        _entries.c.status == LedgerEntryStatus.PENDING, _entries.c.discarded_at.is_(None)
+    ),
+    LedgerEntryStatusFilter.POSTED: _entries.c.status == LedgerEntryStatus.POSTED,
+    LedgerEntryStatusFilter.DISCARDED: _entries.c.discarded_at.is_not(None),
+}
+_SOURCES_WITH_COMPONENT: Final = {
+    "source_charge_id": tables.charges,
+    "source_credit_application_id": tables.usage_credit_applications,
+    "source_billing_period_calculation_id": tables.calculations,
+}
 
 _INSERT_ENTRIES = load_query("insert_ledger_entries")
 _ROWS_PER_STATEMENT: Final = 1_000
@@ -90,6 +104,8 @@ class NewLedgerEntry(NamedTuple):
     source_credit_balance_adjustment_id: UUID | None = None
     source_payment_id: UUID | None = None
     source_refund_id: UUID | None = None
+    source_billing_period_calculation_id: UUID | None = None
+    source_write_off_id: UUID | None = None
     applied_to_ledger_entry_id: UUID | None = None
     billing_period_id: UUID | None = None
     usage_meter_id: UUID | None = None
@@ -179,21 +195,18 @@ class LedgerStore:
         request: PageRequest,
         *,
         subscription_id: UUID,
-        billing_period_id: UUID | None,
-        entry_type: LedgerEntryType | None,
+        entry_filter: LedgerEntryFilter,
     ) -> Page[LedgerEntry]:
         """Return a page of a subscription's entries in the order they were made."""
-        statement = _entries_with_accounts(tx).where(_entries.c.subscription_id == subscription_id)
-        if billing_period_id is not None:
-            statement = statement.where(_entries.c.billing_period_id == billing_period_id)
-        if entry_type is not None:
-            statement = statement.where(_entries.c.entry_type == entry_type)
+        statement = _entries_with_accounts(tx).where(
+            _entries.c.subscription_id == subscription_id, *_conditions(tx, entry_filter)
+        )
         key = [_entries.c.ledger_transaction_id, _entries.c.id]
         rows = (await tx.sa.execute(page_of(statement, key, request))).mappings().all()
         return to_page(
             rows,
             request,
-            decode=_to_entry,
+            decode=to_ledger_entry,
             key=lambda row: (row["ledger_transaction_id"], row["id"]),
         )
 
@@ -235,8 +248,52 @@ class LedgerStore:
             initiating_source_id=header["initiating_source_id"],
             description=header["description"],
             created_at=header["created_at"],
-            entries=tuple(_to_entry(row) for row in entries.mappings()),
+            entries=tuple(to_ledger_entry(row) for row in entries.mappings()),
         )
+
+
+def _conditions(
+    tx: Transaction, entry_filter: LedgerEntryFilter
+) -> Iterator[sa.ColumnElement[bool]]:
+    for column in ("billing_period_id", "entry_type", "calculation_run_id"):
+        value = getattr(entry_filter, column)
+        if value is not None:
+            yield _entries.c[column] == value
+    if entry_filter.source is not None:
+        yield _entries.c[entry_filter.source.field] == entry_filter.source.id
+    if entry_filter.component_id is not None:
+        yield _of_component(tx, entry_filter.component_id)
+    if entry_filter.status is not None:
+        yield _STATUS_CONDITIONS[entry_filter.status]
+
+
+def _of_component(tx: Transaction, component_id: UUID) -> sa.ColumnElement[bool]:
+    """An entry is of the component that its source is of."""
+    events, meters = tables.usage_events, tables.subscription_usage_meters
+    of_usage = (
+        sa.select(sa.literal(1))
+        .where(
+            in_scope(events, tx.scope),
+            events.c.id == _entries.c.source_usage_event_id,
+            in_scope(meters, tx.scope),
+            meters.c.id == events.c.subscription_usage_meter_id,
+            meters.c.component_id == component_id,
+        )
+        .exists()
+    )
+    return sa.or_(
+        of_usage,
+        *(
+            sa.select(sa.literal(1))
+            .where(
+                in_scope(table, tx.scope),
+                table.c.id == _entries.c[source],
+                table.c.component_id == component_id,
+            )
+            .exists()
+            for source, table in _SOURCES_WITH_COMPONENT.items()
+        ),
+    )
 
 
 def _entries_with_accounts(tx: Transaction) -> sa.Select[Any]:
@@ -268,7 +325,8 @@ def _entries_with_accounts(tx: Transaction) -> sa.Select[Any]:
     )
 
 
-def _to_entry(row: Row) -> LedgerEntry:
+def to_ledger_entry(row: Row) -> LedgerEntry:
+    """Return the entry of a row that has the kinds of its accounts beside its own columns."""
     return LedgerEntry(
         id=row["id"],
         ledger_transaction_id=row["ledger_transaction_id"],
@@ -286,8 +344,10 @@ def _to_entry(row: Row) -> LedgerEntry:
         source_usage_credit_id=row["source_usage_credit_id"],
         source_credit_application_id=row["source_credit_application_id"],
         source_credit_balance_adjustment_id=row["source_credit_balance_adjustment_id"],
+        source_billing_period_calculation_id=row["source_billing_period_calculation_id"],
         source_payment_id=row["source_payment_id"],
         source_refund_id=row["source_refund_id"],
+        source_write_off_id=row["source_write_off_id"],
         billing_period_id=row["billing_period_id"],
         usage_meter_id=row["usage_meter_id"],
         calculation_run_id=row["calculation_run_id"],

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import sqlalchemy as sa
 from pydantic_core import to_json
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from billing.domain import identifiers
 from billing.domain.catalog import Component
@@ -29,11 +30,13 @@ from billing.store.statements import Row, in_scope, load_query, page_of, to_page
 _events = tables.usage_events
 _meters = tables.subscription_usage_meters
 _entries = tables.ledger_entries
+_corrections = tables.usage_event_corrections
 
 _INSERT_RATED_EVENTS = load_query("insert_rated_events")
 _UPSERT_TALLIES = load_query("upsert_subscription_usage_meters")
 _LIST_TALLIES: Final = """
-SELECT id, billing_period_id, component_id, quantity, rated_amount, event_count
+SELECT id, billing_period_id, component_id, quantity, rated_amount, event_count,
+       pending_quantity, pending_amount, pending_event_count
 FROM subscription_usage_meters
 WHERE tenant_id = $1 AND livemode = $2 AND billing_period_id = ANY ($3::uuid[])
 """
@@ -66,6 +69,7 @@ class RatedMeter(NamedTuple):
     receivable_account_id: UUID
     revenue_account_id: UUID
     name: str
+    is_held: bool
 
 
 class RatedEvent(NamedTuple):
@@ -115,7 +119,9 @@ class UsageStore:
 
         Raises LostRace where another transaction has just used a key.
         """
-        tx.posted[LedgerEntryType.USAGE_COST] += len(events)
+        held = {number for number, meter in enumerate(meters, start=1) if meter.is_held}
+        posted_count = sum(1 for event in events if event.meter_number not in held)
+        tx.posted[LedgerEntryType.USAGE_COST] += posted_count
         shared = [list(column) for column in zip(*meters, strict=True)]
         # In one order for all: two calls with the same keys wait for each other, not in a circle.
         events = sorted(events, key=_idempotency_key)
@@ -162,6 +168,9 @@ class UsageStore:
                 quantity=record["quantity"],
                 rated_minor=record["rated_amount"],
                 event_count=record["event_count"],
+                pending_quantity=record["pending_quantity"],
+                pending_minor=record["pending_amount"],
+                pending_event_count=record["pending_event_count"],
             )
         return tallies
 
@@ -186,6 +195,9 @@ class UsageStore:
             [tally.quantity for _, tally in tallies],
             [tally.rated_minor for _, tally in tallies],
             [tally.event_count for _, tally in tallies],
+            [tally.pending_quantity for _, tally in tallies],
+            [tally.pending_minor for _, tally in tallies],
+            [tally.pending_event_count for _, tally in tallies],
         )
 
     async def get_event(self, tx: Transaction, usage_event_id: UUID) -> UsageEvent:
@@ -239,6 +251,7 @@ def _events_with_cost(tx: Transaction) -> sa.Select[Any]:
     meter_of_event = sa.and_(
         in_scope(_meters, tx.scope), _meters.c.id == _events.c.subscription_usage_meter_id
     )
+    corrected = _corrections_of_event(tx)
     return (
         sa.select(
             _events,
@@ -249,11 +262,34 @@ def _events_with_cost(tx: Transaction) -> sa.Select[Any]:
             _entries.c.id.label("ledger_entry_id"),
             _entries.c.amount,
             _entries.c.currency,
+            _entries.c.discarded_at,
+            corrected.c.corrected_quantity,
+            corrected.c.corrected_cost,
+            corrected.c.is_voided,
         )
         .select_from(_events)
         .join(_entries, entry_of_event)
         .join(_meters, meter_of_event)
+        .join(corrected, sa.true(), isouter=True)
         .where(in_scope(_events, tx.scope))
+    )
+
+
+def _corrections_of_event(tx: Transaction) -> sa.FromClause:
+    """What the corrections of an event come to; one row, of NULLs where there are none."""
+    own = _corrections
+    latest = sa.func.array_agg(aggregate_order_by(own.c.quantity_after, own.c.id.desc()))
+    return (
+        sa.select(
+            latest[1].label("corrected_quantity"),
+            sa.func.sum(own.c.cost_change_amount).label("corrected_cost"),
+            sa.func.bool_or(own.c.correction_type == sa.literal_column("'void'")).label(
+                "is_voided"
+            ),
+        )
+        .where(in_scope(own, tx.scope), own.c.usage_event_id == _events.c.id)
+        .correlate(_events)
+        .lateral("corrected")
     )
 
 
@@ -273,4 +309,10 @@ def _to_event(row: Row) -> UsageEvent:
         currency=row["currency"],
         ledger_entry_id=row["ledger_entry_id"],
         received_at=row["received_at"],
+        corrected_quantity=(
+            row["quantity"] if row["corrected_quantity"] is None else row["corrected_quantity"]
+        ),
+        corrected_cost_minor=int(row["corrected_cost"] or 0) - row["amount"],
+        is_voided=bool(row["is_voided"]),
+        taken_in_at=row["discarded_at"],
     )

@@ -22,6 +22,7 @@ from billing.store.statements import Row, in_scope, load_query, page_of, to_page
 _aggregates = tables.subscription_usage_meters
 _applications = tables.usage_credit_applications
 _entries = tables.ledger_entries
+_reversals = _entries.alias("reversals")
 _meters = tables.usage_meters
 _periods = tables.billing_periods
 _subscriptions = tables.subscriptions
@@ -101,8 +102,21 @@ class SubscriptionUsageMeterStore:
 
 
 def _aggregates_with_credits(tx: Transaction) -> sa.Select[Any]:
+    reversed_amount = (
+        sa.select(sa.func.coalesce(sa.func.sum(-_reversals.c.amount), 0))
+        .where(
+            in_scope(_reversals, tx.scope),
+            _reversals.c.source_credit_application_id == _applications.c.id,
+            _reversals.c.entry_type == sa.literal_column("'credit_application_reversed'"),
+            _reversals.c.status == sa.literal_column("'posted'"),
+        )
+        .correlate(_applications)
+        .scalar_subquery()
+    )
     credited = (
-        sa.select(sa.func.coalesce(sa.func.sum(_applications.c.amount_applied), 0))
+        sa.select(
+            sa.func.coalesce(sa.func.sum(_applications.c.amount_applied - reversed_amount), 0)
+        )
         .select_from(_applications)
         .join(
             _entries,
@@ -170,4 +184,6 @@ def _to_aggregate(row: Row) -> SubscriptionUsageMeter:
         credits_applied_minor=int(row["credits_applied_amount"]),
         currency=row["currency"],
         updated_at=row["updated_at"],
+        pending_quantity=row["pending_quantity"],
+        pending_minor=row["pending_amount"],
     )

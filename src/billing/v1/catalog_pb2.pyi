@@ -77,6 +77,30 @@ BILLING_INTERVAL_UNIT_YEAR: BillingIntervalUnit.ValueType  # 4
 """A calendar year. 29 February becomes 28 February in common years."""
 Global___BillingIntervalUnit: _TypeAlias = BillingIntervalUnit  # noqa: Y015
 
+class _LateUsagePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LateUsagePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LateUsagePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_USAGE_POLICY_UNSPECIFIED: _LateUsagePolicy.ValueType  # 0
+    """Not set."""
+    LATE_USAGE_POLICY_OPEN_PERIOD: _LateUsagePolicy.ValueType  # 1
+    """It counts in the oldest open billing period, with its own timestamp."""
+    LATE_USAGE_POLICY_HOLD: _LateUsagePolicy.ValueType  # 2
+    """It is held, and costs nothing until RecalculateBillingPeriod takes it in."""
+
+class LateUsagePolicy(_LateUsagePolicy, metaclass=_LateUsagePolicyEnumTypeWrapper):
+    """What becomes of usage of a billing period that is billed already."""
+
+LATE_USAGE_POLICY_UNSPECIFIED: LateUsagePolicy.ValueType  # 0
+"""Not set."""
+LATE_USAGE_POLICY_OPEN_PERIOD: LateUsagePolicy.ValueType  # 1
+"""It counts in the oldest open billing period, with its own timestamp."""
+LATE_USAGE_POLICY_HOLD: LateUsagePolicy.ValueType  # 2
+"""It is held, and costs nothing until RecalculateBillingPeriod takes it in."""
+Global___LateUsagePolicy: _TypeAlias = LateUsagePolicy  # noqa: Y015
+
 @_typing.final
 class UsageMeter(_message.Message):
     """What is measured, and how it is aggregated."""
@@ -233,10 +257,13 @@ class PlanVersionInput(_message.Message):
     BASE_PRICE_AMOUNT_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
+    LATE_USAGE_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name on the invoice, for example "Pro Plan"."""
     base_price_amount: _builtins.int
     """Recurring price of one period in minor units, charged at the period's end. 0 means none."""
+    late_usage_policy: Global___LateUsagePolicy.ValueType
+    """What becomes of late usage: it counts in the open period, if not set."""
     @_builtins.property
     def interval(self) -> Global___BillingInterval:
         """The length of a period."""
@@ -252,10 +279,11 @@ class PlanVersionInput(_message.Message):
         base_price_amount: _builtins.int = ...,
         interval: Global___BillingInterval | None = ...,
         components: _abc.Iterable[Global___ComponentInput] | None = ...,
+        late_usage_policy: Global___LateUsagePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price_amount", b"base_price_amount", "components", b"components", "interval", b"interval", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price_amount", b"base_price_amount", "components", b"components", "interval", b"interval", "late_usage_policy", b"late_usage_policy", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +303,7 @@ class PlanVersion(_message.Message):
     INTERVAL_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    LATE_USAGE_POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "planver"."""
     plan_id: _builtins.str
@@ -285,6 +314,8 @@ class PlanVersion(_message.Message):
     """The name on the invoice."""
     base_price_amount: _builtins.int
     """Recurring price of one period, in minor units of the plan's currency."""
+    late_usage_policy: Global___LateUsagePolicy.ValueType
+    """What becomes of usage of its periods that arrives when they are billed."""
     @_builtins.property
     def interval(self) -> Global___BillingInterval:
         """The length of a period."""
@@ -308,10 +339,11 @@ class PlanVersion(_message.Message):
         interval: Global___BillingInterval | None = ...,
         components: _abc.Iterable[Global___Component] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        late_usage_policy: Global___LateUsagePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price_amount", b"base_price_amount", "components", b"components", "created_at", b"created_at", "id", b"id", "interval", b"interval", "name", b"name", "plan_id", b"plan_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_price_amount", b"base_price_amount", "components", b"components", "created_at", b"created_at", "id", b"id", "interval", b"interval", "late_usage_policy", b"late_usage_policy", "name", b"name", "plan_id", b"plan_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

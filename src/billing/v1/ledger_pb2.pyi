@@ -3,6 +3,7 @@
 isort:skip_file
 The append-only double-entry ledger, for those who trace every cent."""
 
+from billing.v1 import ledger_statement_pb2 as _ledger_statement_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -50,6 +51,8 @@ class _LedgerAccountKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Led
     """
     LEDGER_ACCOUNT_KIND_REFUNDS_AND_ALLOWANCES: _LedgerAccountKind.ValueType  # 9
     """The part of refunds that nothing was taken back for."""
+    LEDGER_ACCOUNT_KIND_BAD_DEBT: _LedgerAccountKind.ValueType  # 10
+    """Receivables that were given up."""
 
 class LedgerAccountKind(_LedgerAccountKind, metaclass=_LedgerAccountKindEnumTypeWrapper):
     """The kind of an account."""
@@ -78,6 +81,8 @@ every transaction.
 """
 LEDGER_ACCOUNT_KIND_REFUNDS_AND_ALLOWANCES: LedgerAccountKind.ValueType  # 9
 """The part of refunds that nothing was taken back for."""
+LEDGER_ACCOUNT_KIND_BAD_DEBT: LedgerAccountKind.ValueType  # 10
+"""Receivables that were given up."""
 Global___LedgerAccountKind: _TypeAlias = LedgerAccountKind  # noqa: Y015
 
 class _LedgerEntryType:
@@ -114,6 +119,16 @@ class _LedgerEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ledge
     """Money that went back: negative."""
     LEDGER_ENTRY_TYPE_REFUND_ABSORBED: _LedgerEntryType.ValueType  # 13
     """The part of a refund that nothing was taken back for: positive."""
+    LEDGER_ENTRY_TYPE_USAGE_COST_CORRECTED: _LedgerEntryType.ValueType  # 14
+    """What the correction of a usage event changes of its cost: negative is more to
+    pay, zero where only the quantity changed.
+    """
+    LEDGER_ENTRY_TYPE_BILLING_ADJUSTMENT: _LedgerEntryType.ValueType  # 15
+    """What a recalculation changes of the usage cost of a component: negative is more
+    to pay.
+    """
+    LEDGER_ENTRY_TYPE_RECEIVABLE_WRITTEN_OFF: _LedgerEntryType.ValueType  # 16
+    """A receivable that was given up: positive; negative is recovered."""
 
 class LedgerEntryType(_LedgerEntryType, metaclass=_LedgerEntryTypeEnumTypeWrapper):
     """Why a ledger entry exists."""
@@ -146,6 +161,16 @@ LEDGER_ENTRY_TYPE_PAYMENT_REFUNDED: LedgerEntryType.ValueType  # 12
 """Money that went back: negative."""
 LEDGER_ENTRY_TYPE_REFUND_ABSORBED: LedgerEntryType.ValueType  # 13
 """The part of a refund that nothing was taken back for: positive."""
+LEDGER_ENTRY_TYPE_USAGE_COST_CORRECTED: LedgerEntryType.ValueType  # 14
+"""What the correction of a usage event changes of its cost: negative is more to
+pay, zero where only the quantity changed.
+"""
+LEDGER_ENTRY_TYPE_BILLING_ADJUSTMENT: LedgerEntryType.ValueType  # 15
+"""What a recalculation changes of the usage cost of a component: negative is more
+to pay.
+"""
+LEDGER_ENTRY_TYPE_RECEIVABLE_WRITTEN_OFF: LedgerEntryType.ValueType  # 16
+"""A receivable that was given up: positive; negative is recovered."""
 Global___LedgerEntryType: _TypeAlias = LedgerEntryType  # noqa: Y015
 
 class _LedgerEntryStatus:
@@ -171,6 +196,34 @@ LEDGER_ENTRY_STATUS_PENDING: LedgerEntryStatus.ValueType  # 1
 LEDGER_ENTRY_STATUS_POSTED: LedgerEntryStatus.ValueType  # 2
 """Final: never changes."""
 Global___LedgerEntryStatus: _TypeAlias = LedgerEntryStatus  # noqa: Y015
+
+class _LedgerEntryStatusFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LedgerEntryStatusFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LedgerEntryStatusFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEDGER_ENTRY_STATUS_FILTER_UNSPECIFIED: _LedgerEntryStatusFilter.ValueType  # 0
+    """All."""
+    LEDGER_ENTRY_STATUS_FILTER_PENDING: _LedgerEntryStatusFilter.ValueType  # 1
+    """Provisional: neither posted nor discarded."""
+    LEDGER_ENTRY_STATUS_FILTER_POSTED: _LedgerEntryStatusFilter.ValueType  # 2
+    """Final."""
+    LEDGER_ENTRY_STATUS_FILTER_DISCARDED: _LedgerEntryStatusFilter.ValueType  # 3
+    """Discarded while pending: never counted."""
+
+class LedgerEntryStatusFilter(_LedgerEntryStatusFilter, metaclass=_LedgerEntryStatusFilterEnumTypeWrapper):
+    """Which entries a list has, by what became of them."""
+
+LEDGER_ENTRY_STATUS_FILTER_UNSPECIFIED: LedgerEntryStatusFilter.ValueType  # 0
+"""All."""
+LEDGER_ENTRY_STATUS_FILTER_PENDING: LedgerEntryStatusFilter.ValueType  # 1
+"""Provisional: neither posted nor discarded."""
+LEDGER_ENTRY_STATUS_FILTER_POSTED: LedgerEntryStatusFilter.ValueType  # 2
+"""Final."""
+LEDGER_ENTRY_STATUS_FILTER_DISCARDED: LedgerEntryStatusFilter.ValueType  # 3
+"""Discarded while pending: never counted."""
+Global___LedgerEntryStatusFilter: _TypeAlias = LedgerEntryStatusFilter  # noqa: Y015
 
 @_typing.final
 class LedgerEntry(_message.Message):
@@ -204,6 +257,8 @@ class LedgerEntry(_message.Message):
     SOURCE_CREDIT_BALANCE_ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
     SOURCE_PAYMENT_ID_FIELD_NUMBER: _builtins.int
     SOURCE_REFUND_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_BILLING_PERIOD_CALCULATION_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_WRITE_OFF_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "entry"."""
     ledger_transaction_id: _builtins.str
@@ -252,6 +307,10 @@ class LedgerEntry(_message.Message):
     """The payment that caused it, if any."""
     source_refund_id: _builtins.str
     """The refund that caused it, if any."""
+    source_billing_period_calculation_id: _builtins.str
+    """The calculation that caused it, if any."""
+    source_write_off_id: _builtins.str
+    """The write-off that caused it, if any."""
     @_builtins.property
     def entry_timestamp(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
@@ -293,10 +352,12 @@ class LedgerEntry(_message.Message):
         source_credit_balance_adjustment_id: _builtins.str = ...,
         source_payment_id: _builtins.str = ...,
         source_refund_id: _builtins.str = ...,
+        source_billing_period_calculation_id: _builtins.str = ...,
+        source_write_off_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "posted_at", b"posted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "applied_to_ledger_entry_id", b"applied_to_ledger_entry_id", "billing_period_id", b"billing_period_id", "calculation_run_id", b"calculation_run_id", "credit_account_id", b"credit_account_id", "credit_account_kind", b"credit_account_kind", "currency", b"currency", "debit_account_id", b"debit_account_id", "debit_account_kind", b"debit_account_kind", "description", b"description", "discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "entry_type", b"entry_type", "id", b"id", "ledger_transaction_id", b"ledger_transaction_id", "posted_at", b"posted_at", "source_charge_id", b"source_charge_id", "source_credit_application_id", b"source_credit_application_id", "source_credit_balance_adjustment_id", b"source_credit_balance_adjustment_id", "source_payment_id", b"source_payment_id", "source_refund_id", b"source_refund_id", "source_usage_credit_id", b"source_usage_credit_id", "source_usage_event_id", b"source_usage_event_id", "status", b"status", "subscription_id", b"subscription_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "applied_to_ledger_entry_id", b"applied_to_ledger_entry_id", "billing_period_id", b"billing_period_id", "calculation_run_id", b"calculation_run_id", "credit_account_id", b"credit_account_id", "credit_account_kind", b"credit_account_kind", "currency", b"currency", "debit_account_id", b"debit_account_id", "debit_account_kind", b"debit_account_kind", "description", b"description", "discarded_at", b"discarded_at", "entry_timestamp", b"entry_timestamp", "entry_type", b"entry_type", "id", b"id", "ledger_transaction_id", b"ledger_transaction_id", "posted_at", b"posted_at", "source_billing_period_calculation_id", b"source_billing_period_calculation_id", "source_charge_id", b"source_charge_id", "source_credit_application_id", b"source_credit_application_id", "source_credit_balance_adjustment_id", b"source_credit_balance_adjustment_id", "source_payment_id", b"source_payment_id", "source_refund_id", b"source_refund_id", "source_usage_credit_id", b"source_usage_credit_id", "source_usage_event_id", b"source_usage_event_id", "source_write_off_id", b"source_write_off_id", "status", b"status", "subscription_id", b"subscription_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,11 +382,14 @@ class LedgerTransaction(_message.Message):
     """The subscription."""
     initiating_source_type: _builtins.str
     """What caused it: "usage_ingestion", "billing_run", "credit_grant", "credit_void",
-    "credit_balance_adjustment", "credit_expiration", "payment" or "refund".
+    "credit_balance_adjustment", "credit_expiration", "payment", "refund",
+    "usage_event_correction", "estimate", "recalculation", "write_off" or
+    "write_off_recovery".
     """
     initiating_source_id: _builtins.str
     """The id of the cause: of the billing run, the ingestion call, the credit, the
-    adjustment, the execution that expired credits, the payment, the refund.
+    adjustment, the execution that expired credits, the payment, the refund, the
+    correction, the calculation run of an estimate or a recalculation, the write-off.
     """
     description: _builtins.str
     """For people."""
@@ -422,6 +486,84 @@ class Balance(_message.Message):
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 @_typing.final
+class AccountBalance(_message.Message):
+    """What is in one account of a subscription, in minor units: for a receivable what
+    is owed, for a credit what is there, for refund clearing what waits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_KIND_FIELD_NUMBER: _builtins.int
+    USAGE_CREDIT_ID_FIELD_NUMBER: _builtins.int
+    POSTED_AMOUNT_FIELD_NUMBER: _builtins.int
+    PENDING_AMOUNT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_AMOUNT_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """TypeID with the prefix "account"."""
+    account_kind: Global___LedgerAccountKind.ValueType
+    """Its kind."""
+    usage_credit_id: _builtins.str
+    """The credit whose account it is, for accounts of credits."""
+    posted_amount: _builtins.int
+    """By entries that were posted."""
+    pending_amount: _builtins.int
+    """By those and the ones that were pending."""
+    available_amount: _builtins.int
+    """What was posted, less what pending entries would take out."""
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was opened."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        account_kind: Global___LedgerAccountKind.ValueType = ...,
+        usage_credit_id: _builtins.str = ...,
+        posted_amount: _builtins.int = ...,
+        pending_amount: _builtins.int = ...,
+        available_amount: _builtins.int = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_kind", b"account_kind", "available_amount", b"available_amount", "opened_at", b"opened_at", "pending_amount", b"pending_amount", "posted_amount", b"posted_amount", "usage_credit_id", b"usage_credit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountBalance: _TypeAlias = AccountBalance  # noqa: Y015
+
+@_typing.final
+class StatementMovement(_message.Message):
+    """One line of a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEDGER_ENTRY_FIELD_NUMBER: _builtins.int
+    RUNNING_NET_AMOUNT_FIELD_NUMBER: _builtins.int
+    running_net_amount: _builtins.int
+    """The balance after it, from the subscription's side: negative is owed."""
+    @_builtins.property
+    def ledger_entry(self) -> Global___LedgerEntry:
+        """The entry; its amount is what changed the balance."""
+
+    def __init__(
+        self,
+        *,
+        ledger_entry: Global___LedgerEntry | None = ...,
+        running_net_amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger_entry", b"ledger_entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_entry", b"ledger_entry", "running_net_amount", b"running_net_amount"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementMovement: _TypeAlias = StatementMovement  # noqa: Y015
+
+@_typing.final
 class TrialBalanceLine(_message.Message):
     """The debits and credits of one kind of account in one currency."""
 
@@ -512,6 +654,126 @@ class GetBalanceResponse(_message.Message):
 Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
 
 @_typing.final
+class GetAccountBalancesResponse(_message.Message):
+    """Response of GetAccountBalances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    ACCOUNT_BALANCES_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_AMOUNT_FIELD_NUMBER: _builtins.int
+    CREDIT_BALANCE_AMOUNT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_CREDIT_AMOUNT_FIELD_NUMBER: _builtins.int
+    NET_AMOUNT_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    """The subscription."""
+    currency: _builtins.str
+    """ISO 4217 code."""
+    outstanding_amount: _builtins.int
+    """All that is owed."""
+    credit_balance_amount: _builtins.int
+    """What the books hold in all its usage credits."""
+    available_credit_amount: _builtins.int
+    """What of it can be spent, as in Balance."""
+    net_amount: _builtins.int
+    """The balance from the subscription's side: negative is owed."""
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """The moment that the balances are of, by recorded time."""
+
+    @_builtins.property
+    def account_balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountBalance]:
+        """One for each account that was open then."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        account_balances: _abc.Iterable[Global___AccountBalance] | None = ...,
+        outstanding_amount: _builtins.int = ...,
+        credit_balance_amount: _builtins.int = ...,
+        available_credit_amount: _builtins.int = ...,
+        net_amount: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_balances", b"account_balances", "as_of", b"as_of", "available_credit_amount", b"available_credit_amount", "credit_balance_amount", b"credit_balance_amount", "currency", b"currency", "net_amount", b"net_amount", "outstanding_amount", b"outstanding_amount", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAccountBalancesResponse: _TypeAlias = GetAccountBalancesResponse  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    """Response of GetStatement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    BILLING_PERIOD_ID_FIELD_NUMBER: _builtins.int
+    POSTED_FROM_FIELD_NUMBER: _builtins.int
+    POSTED_UNTIL_FIELD_NUMBER: _builtins.int
+    OPENING_BALANCE_FIELD_NUMBER: _builtins.int
+    CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    subscription_id: _builtins.str
+    """The subscription."""
+    currency: _builtins.str
+    """ISO 4217 code."""
+    billing_period_id: _builtins.str
+    """The billing period, if it is of one."""
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def posted_from(self) -> _timestamp_pb2.Timestamp:
+        """The first moment that it tells of: of a billing period its start; absent for
+        the beginning.
+        """
+
+    @_builtins.property
+    def posted_until(self) -> _timestamp_pb2.Timestamp:
+        """The first moment after it: of a billing period its end."""
+
+    @_builtins.property
+    def opening_balance(self) -> _ledger_statement_pb2.StatementBalance:
+        """Before its first movement."""
+
+    @_builtins.property
+    def closing_balance(self) -> _ledger_statement_pb2.StatementBalance:
+        """After its last movement, which may be on a later page."""
+
+    @_builtins.property
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementMovement]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        subscription_id: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        billing_period_id: _builtins.str = ...,
+        posted_from: _timestamp_pb2.Timestamp | None = ...,
+        posted_until: _timestamp_pb2.Timestamp | None = ...,
+        opening_balance: _ledger_statement_pb2.StatementBalance | None = ...,
+        closing_balance: _ledger_statement_pb2.StatementBalance | None = ...,
+        movements: _abc.Iterable[Global___StatementMovement] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing_balance", b"closing_balance", "opening_balance", b"opening_balance", "posted_from", b"posted_from", "posted_until", b"posted_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "closing_balance", b"closing_balance", "currency", b"currency", "movements", b"movements", "next_page_token", b"next_page_token", "opening_balance", b"opening_balance", "posted_from", b"posted_from", "posted_until", b"posted_until", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
 class ListLedgerEntriesRequest(_message.Message):
     """Request of ListLedgerEntries."""
 
@@ -523,6 +785,10 @@ class ListLedgerEntriesRequest(_message.Message):
     ENTRY_TYPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    CALCULATION_RUN_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant."""
     subscription_id: _builtins.str
@@ -535,6 +801,18 @@ class ListLedgerEntriesRequest(_message.Message):
     """How many to return: default 50, at most 1,000."""
     page_token: _builtins.str
     """From the last answer's next_page_token."""
+    status: Global___LedgerEntryStatusFilter.ValueType
+    """Only entries of which this became, if set."""
+    component_id: _builtins.str
+    """Only entries of this component of the plan, if set: its usage, its charges, and
+    the credit that paid them.
+    """
+    source_id: _builtins.str
+    """Only entries that this caused, if set: the id of what is a source of an entry,
+    such as a usage event, a charge, a credit, a payment or a refund.
+    """
+    calculation_run_id: _builtins.str
+    """Only entries of this execution, if set."""
     def __init__(
         self,
         *,
@@ -544,10 +822,14 @@ class ListLedgerEntriesRequest(_message.Message):
         entry_type: Global___LedgerEntryType.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        status: Global___LedgerEntryStatusFilter.ValueType = ...,
+        component_id: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        calculation_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "entry_type", b"entry_type", "page_size", b"page_size", "page_token", b"page_token", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "calculation_run_id", b"calculation_run_id", "component_id", b"component_id", "entry_type", b"entry_type", "page_size", b"page_size", "page_token", b"page_token", "source_id", b"source_id", "status", b"status", "subscription_id", b"subscription_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

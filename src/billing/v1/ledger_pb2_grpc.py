@@ -3,7 +3,13 @@
 import grpc
 import warnings
 
+from billing.v1 import balance_explanation_pb2 as billing_dot_v1_dot_balance__explanation__pb2
+from billing.v1 import charge_pb2 as billing_dot_v1_dot_charge__pb2
+from billing.v1 import explanation_pb2 as billing_dot_v1_dot_explanation__pb2
+from billing.v1 import ledger_audit_pb2 as billing_dot_v1_dot_ledger__audit__pb2
+from billing.v1 import ledger_export_pb2 as billing_dot_v1_dot_ledger__export__pb2
 from billing.v1 import ledger_pb2 as billing_dot_v1_dot_ledger__pb2
+from billing.v1 import ledger_statement_pb2 as billing_dot_v1_dot_ledger__statement__pb2
 
 GRPC_GENERATED_VERSION = '1.85.0'
 GRPC_VERSION = grpc.__version__
@@ -41,10 +47,25 @@ class LedgerServiceStub:
                 request_serializer=billing_dot_v1_dot_ledger__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_ledger__pb2.GetBalanceResponse.FromString,
                 _registered_method=True)
+        self.GetAccountBalances = channel.unary_unary(
+                '/billing.v1.LedgerService/GetAccountBalances',
+                request_serializer=billing_dot_v1_dot_ledger__statement__pb2.GetAccountBalancesRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_ledger__pb2.GetAccountBalancesResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/billing.v1.LedgerService/GetStatement',
+                request_serializer=billing_dot_v1_dot_ledger__statement__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
         self.ListLedgerEntries = channel.unary_unary(
                 '/billing.v1.LedgerService/ListLedgerEntries',
                 request_serializer=billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesResponse.FromString,
+                _registered_method=True)
+        self.ListLedgerTransactions = channel.unary_unary(
+                '/billing.v1.LedgerService/ListLedgerTransactions',
+                request_serializer=billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsResponse.FromString,
                 _registered_method=True)
         self.GetLedgerTransaction = channel.unary_unary(
                 '/billing.v1.LedgerService/GetLedgerTransaction',
@@ -55,6 +76,31 @@ class LedgerServiceStub:
                 '/billing.v1.LedgerService/GetTrialBalance',
                 request_serializer=billing_dot_v1_dot_ledger__pb2.GetTrialBalanceRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_ledger__pb2.GetTrialBalanceResponse.FromString,
+                _registered_method=True)
+        self.ListCharges = channel.unary_unary(
+                '/billing.v1.LedgerService/ListCharges',
+                request_serializer=billing_dot_v1_dot_charge__pb2.ListChargesRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_charge__pb2.ListChargesResponse.FromString,
+                _registered_method=True)
+        self.ExplainCharge = channel.unary_unary(
+                '/billing.v1.LedgerService/ExplainCharge',
+                request_serializer=billing_dot_v1_dot_explanation__pb2.ExplainChargeRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_explanation__pb2.ExplainChargeResponse.FromString,
+                _registered_method=True)
+        self.ExplainBalance = channel.unary_unary(
+                '/billing.v1.LedgerService/ExplainBalance',
+                request_serializer=billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceResponse.FromString,
+                _registered_method=True)
+        self.ExportLedger = channel.unary_stream(
+                '/billing.v1.LedgerService/ExportLedger',
+                request_serializer=billing_dot_v1_dot_ledger__export__pb2.ExportLedgerRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_ledger__export__pb2.ExportLedgerResponse.FromString,
+                _registered_method=True)
+        self.AuditLedger = channel.unary_unary(
+                '/billing.v1.LedgerService/AuditLedger',
+                request_serializer=billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerResponse.FromString,
                 _registered_method=True)
 
 
@@ -70,9 +116,38 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAccountBalances(self, request, context):
+        """Returns what is in each account of a subscription, now or at an earlier
+        moment, in order of their opening. The totals are those of GetBalance. Reads
+        every entry of the subscription.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Tells how a subscription came from one balance to another: what it owed and
+        had before, each posted entry that changed the balance, in order of posting,
+        and what it owed and had then. Opening plus movements equals closing, always.
+        An entry that pays what is owed with credit does not change the balance, and is
+        no movement. Of a billing period: the entries counted in it, whenever they were
+        posted, and those of no period posted within it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLedgerEntries(self, request, context):
         """Lists the ledger entries of a subscription in the order of their ledger
         transactions. What the confirmation of a refund adds stands with the refund.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLedgerTransactions(self, request, context):
+        """Lists the ledger transactions of a subscription, newest first, each with the
+        totals of its entries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +168,49 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCharges(self, request, context):
+        """Lists the charges of a subscription in the order they were made: the lines of
+        its invoices, and of what recalculations changed of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainCharge(self, request, context):
+        """Explains a charge, from the invoice line down to usage events, credits and
+        ledger entries. Usage events come in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainBalance(self, request, context):
+        """Explains how the balance of a subscription moved between two moments: which
+        entries, by type and cause, make up the difference. Reads every entry of the
+        subscription.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportLedger(self, request, context):
+        """Streams the posted entries of the tenant, or of one subscription, as a file.
+        Ordered by subscription, ledger transaction and entry. No entry comes twice,
+        and none that was posted before the call is left out; of those posted during
+        the call, some come.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AuditLedger(self, request, context):
+        """Proves the books, some subscriptions a call: goes on with next_page_token.
+        Each call looks at one moment. An answer without findings is the proof.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,10 +219,25 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     request_deserializer=billing_dot_v1_dot_ledger__pb2.GetBalanceRequest.FromString,
                     response_serializer=billing_dot_v1_dot_ledger__pb2.GetBalanceResponse.SerializeToString,
             ),
+            'GetAccountBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccountBalances,
+                    request_deserializer=billing_dot_v1_dot_ledger__statement__pb2.GetAccountBalancesRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_ledger__pb2.GetAccountBalancesResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=billing_dot_v1_dot_ledger__statement__pb2.GetStatementRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_ledger__pb2.GetStatementResponse.SerializeToString,
+            ),
             'ListLedgerEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLedgerEntries,
                     request_deserializer=billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesRequest.FromString,
                     response_serializer=billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesResponse.SerializeToString,
+            ),
+            'ListLedgerTransactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLedgerTransactions,
+                    request_deserializer=billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsResponse.SerializeToString,
             ),
             'GetLedgerTransaction': grpc.unary_unary_rpc_method_handler(
                     servicer.GetLedgerTransaction,
@@ -115,6 +248,31 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.GetTrialBalance,
                     request_deserializer=billing_dot_v1_dot_ledger__pb2.GetTrialBalanceRequest.FromString,
                     response_serializer=billing_dot_v1_dot_ledger__pb2.GetTrialBalanceResponse.SerializeToString,
+            ),
+            'ListCharges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCharges,
+                    request_deserializer=billing_dot_v1_dot_charge__pb2.ListChargesRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_charge__pb2.ListChargesResponse.SerializeToString,
+            ),
+            'ExplainCharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCharge,
+                    request_deserializer=billing_dot_v1_dot_explanation__pb2.ExplainChargeRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_explanation__pb2.ExplainChargeResponse.SerializeToString,
+            ),
+            'ExplainBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainBalance,
+                    request_deserializer=billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceResponse.SerializeToString,
+            ),
+            'ExportLedger': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportLedger,
+                    request_deserializer=billing_dot_v1_dot_ledger__export__pb2.ExportLedgerRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_ledger__export__pb2.ExportLedgerResponse.SerializeToString,
+            ),
+            'AuditLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.AuditLedger,
+                    request_deserializer=billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -157,6 +315,60 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
+    def GetAccountBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/GetAccountBalances',
+            billing_dot_v1_dot_ledger__statement__pb2.GetAccountBalancesRequest.SerializeToString,
+            billing_dot_v1_dot_ledger__pb2.GetAccountBalancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/GetStatement',
+            billing_dot_v1_dot_ledger__statement__pb2.GetStatementRequest.SerializeToString,
+            billing_dot_v1_dot_ledger__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListLedgerEntries(request,
             target,
             options=(),
@@ -173,6 +385,33 @@ class LedgerService:
             '/billing.v1.LedgerService/ListLedgerEntries',
             billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesRequest.SerializeToString,
             billing_dot_v1_dot_ledger__pb2.ListLedgerEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLedgerTransactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/ListLedgerTransactions',
+            billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsRequest.SerializeToString,
+            billing_dot_v1_dot_ledger__statement__pb2.ListLedgerTransactionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -227,6 +466,141 @@ class LedgerService:
             '/billing.v1.LedgerService/GetTrialBalance',
             billing_dot_v1_dot_ledger__pb2.GetTrialBalanceRequest.SerializeToString,
             billing_dot_v1_dot_ledger__pb2.GetTrialBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCharges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/ListCharges',
+            billing_dot_v1_dot_charge__pb2.ListChargesRequest.SerializeToString,
+            billing_dot_v1_dot_charge__pb2.ListChargesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/ExplainCharge',
+            billing_dot_v1_dot_explanation__pb2.ExplainChargeRequest.SerializeToString,
+            billing_dot_v1_dot_explanation__pb2.ExplainChargeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/ExplainBalance',
+            billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceRequest.SerializeToString,
+            billing_dot_v1_dot_balance__explanation__pb2.ExplainBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/billing.v1.LedgerService/ExportLedger',
+            billing_dot_v1_dot_ledger__export__pb2.ExportLedgerRequest.SerializeToString,
+            billing_dot_v1_dot_ledger__export__pb2.ExportLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.LedgerService/AuditLedger',
+            billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerRequest.SerializeToString,
+            billing_dot_v1_dot_ledger__audit__pb2.AuditLedgerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,7 +3,13 @@
 isort:skip_file
 The append-only double-entry ledger, for those who trace every cent."""
 
+from billing.v1 import balance_explanation_pb2 as _balance_explanation_pb2
+from billing.v1 import charge_pb2 as _charge_pb2
+from billing.v1 import explanation_pb2 as _explanation_pb2
+from billing.v1 import ledger_audit_pb2 as _ledger_audit_pb2
+from billing.v1 import ledger_export_pb2 as _ledger_export_pb2
 from billing.v1 import ledger_pb2 as _ledger_pb2
+from billing.v1 import ledger_statement_pb2 as _ledger_statement_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -20,15 +26,55 @@ class LedgerServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetBalanceRequest, _ledger_pb2.GetBalanceResponse]
     """Returns what a subscription owes, now or at an earlier moment."""
+    GetAccountBalances: _aio.UnaryUnaryMultiCallable[_ledger_statement_pb2.GetAccountBalancesRequest, _ledger_pb2.GetAccountBalancesResponse]
+    """Returns what is in each account of a subscription, now or at an earlier
+    moment, in order of their opening. The totals are those of GetBalance. Reads
+    every entry of the subscription.
+    """
+    GetStatement: _aio.UnaryUnaryMultiCallable[_ledger_statement_pb2.GetStatementRequest, _ledger_pb2.GetStatementResponse]
+    """Tells how a subscription came from one balance to another: what it owed and
+    had before, each posted entry that changed the balance, in order of posting,
+    and what it owed and had then. Opening plus movements equals closing, always.
+    An entry that pays what is owed with credit does not change the balance, and is
+    no movement. Of a billing period: the entries counted in it, whenever they were
+    posted, and those of no period posted within it.
+    """
     ListLedgerEntries: _aio.UnaryUnaryMultiCallable[_ledger_pb2.ListLedgerEntriesRequest, _ledger_pb2.ListLedgerEntriesResponse]
     """Lists the ledger entries of a subscription in the order of their ledger
     transactions. What the confirmation of a refund adds stands with the refund.
+    """
+    ListLedgerTransactions: _aio.UnaryUnaryMultiCallable[_ledger_statement_pb2.ListLedgerTransactionsRequest, _ledger_statement_pb2.ListLedgerTransactionsResponse]
+    """Lists the ledger transactions of a subscription, newest first, each with the
+    totals of its entries.
     """
     GetLedgerTransaction: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetLedgerTransactionRequest, _ledger_pb2.GetLedgerTransactionResponse]
     """Returns one ledger transaction with all its entries."""
     GetTrialBalance: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetTrialBalanceRequest, _ledger_pb2.GetTrialBalanceResponse]
     """Returns the tenant's posted debits and credits by kind of account and
     currency. Debits equal credits, always; reads every entry.
+    """
+    ListCharges: _aio.UnaryUnaryMultiCallable[_charge_pb2.ListChargesRequest, _charge_pb2.ListChargesResponse]
+    """Lists the charges of a subscription in the order they were made: the lines of
+    its invoices, and of what recalculations changed of them.
+    """
+    ExplainCharge: _aio.UnaryUnaryMultiCallable[_explanation_pb2.ExplainChargeRequest, _explanation_pb2.ExplainChargeResponse]
+    """Explains a charge, from the invoice line down to usage events, credits and
+    ledger entries. Usage events come in pages.
+    """
+    ExplainBalance: _aio.UnaryUnaryMultiCallable[_balance_explanation_pb2.ExplainBalanceRequest, _balance_explanation_pb2.ExplainBalanceResponse]
+    """Explains how the balance of a subscription moved between two moments: which
+    entries, by type and cause, make up the difference. Reads every entry of the
+    subscription.
+    """
+    ExportLedger: _aio.UnaryStreamMultiCallable[_ledger_export_pb2.ExportLedgerRequest, _ledger_export_pb2.ExportLedgerResponse]
+    """Streams the posted entries of the tenant, or of one subscription, as a file.
+    Ordered by subscription, ledger transaction and entry. No entry comes twice,
+    and none that was posted before the call is left out; of those posted during
+    the call, some come.
+    """
+    AuditLedger: _aio.UnaryUnaryMultiCallable[_ledger_audit_pb2.AuditLedgerRequest, _ledger_audit_pb2.AuditLedgerResponse]
+    """Proves the books, some subscriptions a call: goes on with next_page_token.
+    Each call looks at one moment. An answer without findings is the proof.
     """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -45,6 +91,31 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns what a subscription owes, now or at an earlier moment."""
 
     @_abc_1.abstractmethod
+    def GetAccountBalances(
+        self,
+        request: _ledger_statement_pb2.GetAccountBalancesRequest,
+        context: _aio.ServicerContext[_ledger_statement_pb2.GetAccountBalancesRequest, _abc.Awaitable[_ledger_pb2.GetAccountBalancesResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.GetAccountBalancesResponse]:
+        """Returns what is in each account of a subscription, now or at an earlier
+        moment, in order of their opening. The totals are those of GetBalance. Reads
+        every entry of the subscription.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _ledger_statement_pb2.GetStatementRequest,
+        context: _aio.ServicerContext[_ledger_statement_pb2.GetStatementRequest, _abc.Awaitable[_ledger_pb2.GetStatementResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.GetStatementResponse]:
+        """Tells how a subscription came from one balance to another: what it owed and
+        had before, each posted entry that changed the balance, in order of posting,
+        and what it owed and had then. Opening plus movements equals closing, always.
+        An entry that pays what is owed with credit does not change the balance, and is
+        no movement. Of a billing period: the entries counted in it, whenever they were
+        posted, and those of no period posted within it.
+        """
+
+    @_abc_1.abstractmethod
     def ListLedgerEntries(
         self,
         request: _ledger_pb2.ListLedgerEntriesRequest,
@@ -52,6 +123,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_ledger_pb2.ListLedgerEntriesResponse]:
         """Lists the ledger entries of a subscription in the order of their ledger
         transactions. What the confirmation of a refund adds stands with the refund.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLedgerTransactions(
+        self,
+        request: _ledger_statement_pb2.ListLedgerTransactionsRequest,
+        context: _aio.ServicerContext[_ledger_statement_pb2.ListLedgerTransactionsRequest, _abc.Awaitable[_ledger_statement_pb2.ListLedgerTransactionsResponse]],
+    ) -> _abc.Awaitable[_ledger_statement_pb2.ListLedgerTransactionsResponse]:
+        """Lists the ledger transactions of a subscription, newest first, each with the
+        totals of its entries.
         """
 
     @_abc_1.abstractmethod
@@ -70,6 +151,59 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_ledger_pb2.GetTrialBalanceResponse]:
         """Returns the tenant's posted debits and credits by kind of account and
         currency. Debits equal credits, always; reads every entry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCharges(
+        self,
+        request: _charge_pb2.ListChargesRequest,
+        context: _aio.ServicerContext[_charge_pb2.ListChargesRequest, _abc.Awaitable[_charge_pb2.ListChargesResponse]],
+    ) -> _abc.Awaitable[_charge_pb2.ListChargesResponse]:
+        """Lists the charges of a subscription in the order they were made: the lines of
+        its invoices, and of what recalculations changed of them.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainCharge(
+        self,
+        request: _explanation_pb2.ExplainChargeRequest,
+        context: _aio.ServicerContext[_explanation_pb2.ExplainChargeRequest, _abc.Awaitable[_explanation_pb2.ExplainChargeResponse]],
+    ) -> _abc.Awaitable[_explanation_pb2.ExplainChargeResponse]:
+        """Explains a charge, from the invoice line down to usage events, credits and
+        ledger entries. Usage events come in pages.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainBalance(
+        self,
+        request: _balance_explanation_pb2.ExplainBalanceRequest,
+        context: _aio.ServicerContext[_balance_explanation_pb2.ExplainBalanceRequest, _abc.Awaitable[_balance_explanation_pb2.ExplainBalanceResponse]],
+    ) -> _abc.Awaitable[_balance_explanation_pb2.ExplainBalanceResponse]:
+        """Explains how the balance of a subscription moved between two moments: which
+        entries, by type and cause, make up the difference. Reads every entry of the
+        subscription.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportLedger(
+        self,
+        request: _ledger_export_pb2.ExportLedgerRequest,
+        context: _aio.ServicerContext[_ledger_export_pb2.ExportLedgerRequest, _abc.AsyncIterator[_ledger_export_pb2.ExportLedgerResponse]],
+    ) -> _abc.AsyncIterator[_ledger_export_pb2.ExportLedgerResponse]:
+        """Streams the posted entries of the tenant, or of one subscription, as a file.
+        Ordered by subscription, ledger transaction and entry. No entry comes twice,
+        and none that was posted before the call is left out; of those posted during
+        the call, some come.
+        """
+
+    @_abc_1.abstractmethod
+    def AuditLedger(
+        self,
+        request: _ledger_audit_pb2.AuditLedgerRequest,
+        context: _aio.ServicerContext[_ledger_audit_pb2.AuditLedgerRequest, _abc.Awaitable[_ledger_audit_pb2.AuditLedgerResponse]],
+    ) -> _abc.Awaitable[_ledger_audit_pb2.AuditLedgerResponse]:
+        """Proves the books, some subscriptions a call: goes on with next_page_token.
+        Each call looks at one moment. An answer without findings is the proof.
         """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _aio.Server) -> None: ...

@@ -5,6 +5,7 @@ import warnings
 
 from billing.v1 import payment_pb2 as billing_dot_v1_dot_payment__pb2
 from billing.v1 import refund_pb2 as billing_dot_v1_dot_refund__pb2
+from billing.v1 import write_off_pb2 as billing_dot_v1_dot_write__off__pb2
 
 GRPC_GENERATED_VERSION = '1.85.0'
 GRPC_VERSION = grpc.__version__
@@ -27,7 +28,7 @@ if _version_not_supported:
 
 
 class PaymentServiceStub:
-    """PaymentService keeps payments and refunds. The processor is outside: callers tell
+    """PaymentService keeps payments, refunds and write-offs. The processor is outside: callers tell
     what it said. Confirmations may arrive twice, late and out of order.
     """
 
@@ -87,10 +88,30 @@ class PaymentServiceStub:
                 request_serializer=billing_dot_v1_dot_refund__pb2.ListRefundsRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_refund__pb2.ListRefundsResponse.FromString,
                 _registered_method=True)
+        self.WriteOffReceivable = channel.unary_unary(
+                '/billing.v1.PaymentService/WriteOffReceivable',
+                request_serializer=billing_dot_v1_dot_write__off__pb2.WriteOffReceivableRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_write__off__pb2.WriteOffReceivableResponse.FromString,
+                _registered_method=True)
+        self.RecoverWriteOff = channel.unary_unary(
+                '/billing.v1.PaymentService/RecoverWriteOff',
+                request_serializer=billing_dot_v1_dot_write__off__pb2.RecoverWriteOffRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_write__off__pb2.RecoverWriteOffResponse.FromString,
+                _registered_method=True)
+        self.GetWriteOff = channel.unary_unary(
+                '/billing.v1.PaymentService/GetWriteOff',
+                request_serializer=billing_dot_v1_dot_write__off__pb2.GetWriteOffRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_write__off__pb2.GetWriteOffResponse.FromString,
+                _registered_method=True)
+        self.ListWriteOffs = channel.unary_unary(
+                '/billing.v1.PaymentService/ListWriteOffs',
+                request_serializer=billing_dot_v1_dot_write__off__pb2.ListWriteOffsRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_write__off__pb2.ListWriteOffsResponse.FromString,
+                _registered_method=True)
 
 
 class PaymentServiceServicer:
-    """PaymentService keeps payments and refunds. The processor is outside: callers tell
+    """PaymentService keeps payments, refunds and write-offs. The processor is outside: callers tell
     what it said. Confirmations may arrive twice, late and out of order.
     """
 
@@ -167,6 +188,35 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteOffReceivable(self, request, context):
+        """Gives up what an invoiced billing period owes, or a part of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverWriteOff(self, request, context):
+        """Makes a write-off, or a part of it, owed again. A payment of the billing period
+        does so by itself, for as much as it pays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWriteOff(self, request, context):
+        """Returns one write-off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWriteOffs(self, request, context):
+        """Lists the write-offs of a subscription, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PaymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -220,6 +270,26 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     request_deserializer=billing_dot_v1_dot_refund__pb2.ListRefundsRequest.FromString,
                     response_serializer=billing_dot_v1_dot_refund__pb2.ListRefundsResponse.SerializeToString,
             ),
+            'WriteOffReceivable': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteOffReceivable,
+                    request_deserializer=billing_dot_v1_dot_write__off__pb2.WriteOffReceivableRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_write__off__pb2.WriteOffReceivableResponse.SerializeToString,
+            ),
+            'RecoverWriteOff': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverWriteOff,
+                    request_deserializer=billing_dot_v1_dot_write__off__pb2.RecoverWriteOffRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_write__off__pb2.RecoverWriteOffResponse.SerializeToString,
+            ),
+            'GetWriteOff': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWriteOff,
+                    request_deserializer=billing_dot_v1_dot_write__off__pb2.GetWriteOffRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_write__off__pb2.GetWriteOffResponse.SerializeToString,
+            ),
+            'ListWriteOffs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWriteOffs,
+                    request_deserializer=billing_dot_v1_dot_write__off__pb2.ListWriteOffsRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_write__off__pb2.ListWriteOffsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'billing.v1.PaymentService', rpc_method_handlers)
@@ -229,7 +299,7 @@ def add_PaymentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PaymentService:
-    """PaymentService keeps payments and refunds. The processor is outside: callers tell
+    """PaymentService keeps payments, refunds and write-offs. The processor is outside: callers tell
     what it said. Confirmations may arrive twice, late and out of order.
     """
 
@@ -493,6 +563,114 @@ class PaymentService:
             '/billing.v1.PaymentService/ListRefunds',
             billing_dot_v1_dot_refund__pb2.ListRefundsRequest.SerializeToString,
             billing_dot_v1_dot_refund__pb2.ListRefundsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteOffReceivable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.PaymentService/WriteOffReceivable',
+            billing_dot_v1_dot_write__off__pb2.WriteOffReceivableRequest.SerializeToString,
+            billing_dot_v1_dot_write__off__pb2.WriteOffReceivableResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverWriteOff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.PaymentService/RecoverWriteOff',
+            billing_dot_v1_dot_write__off__pb2.RecoverWriteOffRequest.SerializeToString,
+            billing_dot_v1_dot_write__off__pb2.RecoverWriteOffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWriteOff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.PaymentService/GetWriteOff',
+            billing_dot_v1_dot_write__off__pb2.GetWriteOffRequest.SerializeToString,
+            billing_dot_v1_dot_write__off__pb2.GetWriteOffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWriteOffs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.PaymentService/ListWriteOffs',
+            billing_dot_v1_dot_write__off__pb2.ListWriteOffsRequest.SerializeToString,
+            billing_dot_v1_dot_write__off__pb2.ListWriteOffsResponse.FromString,
             options,
             channel_credentials,
             insecure,

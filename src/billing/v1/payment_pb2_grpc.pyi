@@ -5,6 +5,7 @@ Money from and to customers, as the payment processor confirms it."""
 
 from billing.v1 import payment_pb2 as _payment_pb2
 from billing.v1 import refund_pb2 as _refund_pb2
+from billing.v1 import write_off_pb2 as _write_off_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
@@ -14,7 +15,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PaymentServiceStub:
-    """PaymentService keeps payments and refunds. The processor is outside: callers tell
+    """PaymentService keeps payments, refunds and write-offs. The processor is outside: callers tell
     what it said. Confirmations may arrive twice, late and out of order.
     """
 
@@ -45,9 +46,19 @@ class PaymentServiceStub:
     """Returns one refund."""
     ListRefunds: _aio.UnaryUnaryMultiCallable[_refund_pb2.ListRefundsRequest, _refund_pb2.ListRefundsResponse]
     """Lists the refunds of a subscription, all or of one payment, oldest first."""
+    WriteOffReceivable: _aio.UnaryUnaryMultiCallable[_write_off_pb2.WriteOffReceivableRequest, _write_off_pb2.WriteOffReceivableResponse]
+    """Gives up what an invoiced billing period owes, or a part of it."""
+    RecoverWriteOff: _aio.UnaryUnaryMultiCallable[_write_off_pb2.RecoverWriteOffRequest, _write_off_pb2.RecoverWriteOffResponse]
+    """Makes a write-off, or a part of it, owed again. A payment of the billing period
+    does so by itself, for as much as it pays.
+    """
+    GetWriteOff: _aio.UnaryUnaryMultiCallable[_write_off_pb2.GetWriteOffRequest, _write_off_pb2.GetWriteOffResponse]
+    """Returns one write-off."""
+    ListWriteOffs: _aio.UnaryUnaryMultiCallable[_write_off_pb2.ListWriteOffsRequest, _write_off_pb2.ListWriteOffsResponse]
+    """Lists the write-offs of a subscription, oldest first."""
 
 class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """PaymentService keeps payments and refunds. The processor is outside: callers tell
+    """PaymentService keeps payments, refunds and write-offs. The processor is outside: callers tell
     what it said. Confirmations may arrive twice, late and out of order.
     """
 
@@ -136,5 +147,39 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_refund_pb2.ListRefundsRequest, _abc.Awaitable[_refund_pb2.ListRefundsResponse]],
     ) -> _abc.Awaitable[_refund_pb2.ListRefundsResponse]:
         """Lists the refunds of a subscription, all or of one payment, oldest first."""
+
+    @_abc_1.abstractmethod
+    def WriteOffReceivable(
+        self,
+        request: _write_off_pb2.WriteOffReceivableRequest,
+        context: _aio.ServicerContext[_write_off_pb2.WriteOffReceivableRequest, _abc.Awaitable[_write_off_pb2.WriteOffReceivableResponse]],
+    ) -> _abc.Awaitable[_write_off_pb2.WriteOffReceivableResponse]:
+        """Gives up what an invoiced billing period owes, or a part of it."""
+
+    @_abc_1.abstractmethod
+    def RecoverWriteOff(
+        self,
+        request: _write_off_pb2.RecoverWriteOffRequest,
+        context: _aio.ServicerContext[_write_off_pb2.RecoverWriteOffRequest, _abc.Awaitable[_write_off_pb2.RecoverWriteOffResponse]],
+    ) -> _abc.Awaitable[_write_off_pb2.RecoverWriteOffResponse]:
+        """Makes a write-off, or a part of it, owed again. A payment of the billing period
+        does so by itself, for as much as it pays.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWriteOff(
+        self,
+        request: _write_off_pb2.GetWriteOffRequest,
+        context: _aio.ServicerContext[_write_off_pb2.GetWriteOffRequest, _abc.Awaitable[_write_off_pb2.GetWriteOffResponse]],
+    ) -> _abc.Awaitable[_write_off_pb2.GetWriteOffResponse]:
+        """Returns one write-off."""
+
+    @_abc_1.abstractmethod
+    def ListWriteOffs(
+        self,
+        request: _write_off_pb2.ListWriteOffsRequest,
+        context: _aio.ServicerContext[_write_off_pb2.ListWriteOffsRequest, _abc.Awaitable[_write_off_pb2.ListWriteOffsResponse]],
+    ) -> _abc.Awaitable[_write_off_pb2.ListWriteOffsResponse]:
+        """Lists the write-offs of a subscription, oldest first."""
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _aio.Server) -> None: ...

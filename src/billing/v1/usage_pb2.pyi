@@ -95,6 +95,10 @@ class _UsageEventDispositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """
     USAGE_EVENT_DISPOSITION_RATED_LATE: _UsageEventDisposition.ValueType  # 2
     """The period of its event_timestamp was billed already: in the oldest open period."""
+    USAGE_EVENT_DISPOSITION_HELD: _UsageEventDisposition.ValueType  # 3
+    """The period of its event_timestamp was billed already, and its plan holds late
+    usage: it waits there for RecalculateBillingPeriod.
+    """
 
 class UsageEventDisposition(_UsageEventDisposition, metaclass=_UsageEventDispositionEnumTypeWrapper):
     """Where a stored event was counted."""
@@ -107,6 +111,10 @@ where that lies ahead of the server's clock.
 """
 USAGE_EVENT_DISPOSITION_RATED_LATE: UsageEventDisposition.ValueType  # 2
 """The period of its event_timestamp was billed already: in the oldest open period."""
+USAGE_EVENT_DISPOSITION_HELD: UsageEventDisposition.ValueType  # 3
+"""The period of its event_timestamp was billed already, and its plan holds late
+usage: it waits there for RecalculateBillingPeriod.
+"""
 Global___UsageEventDisposition: _TypeAlias = UsageEventDisposition  # noqa: Y015
 
 @_typing.final
@@ -133,6 +141,8 @@ class SubscriptionUsageMeter(_message.Message):
     NET_BILLED_AMOUNT_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    PENDING_QUANTITY_FIELD_NUMBER: _builtins.int
+    PENDING_AMOUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "submeter"."""
     subscription_id: _builtins.str
@@ -157,6 +167,8 @@ class SubscriptionUsageMeter(_message.Message):
     """The difference, in minor units."""
     currency: _builtins.str
     """ISO 4217 code."""
+    pending_amount: _builtins.int
+    """What taking it in will change of the cost, in minor units."""
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp:
         """Its start (included)."""
@@ -172,6 +184,12 @@ class SubscriptionUsageMeter(_message.Message):
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When usage was last added."""
+
+    @_builtins.property
+    def pending_quantity(self) -> _decimal_pb2.Decimal:
+        """What waits for a recalculation of a billed period: held late usage, and
+        corrections. Negative where corrections take more away.
+        """
 
     def __init__(
         self,
@@ -192,10 +210,12 @@ class SubscriptionUsageMeter(_message.Message):
         net_billed_amount: _builtins.int = ...,
         currency: _builtins.str = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        pending_quantity: _decimal_pb2.Decimal | None = ...,
+        pending_amount: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "total_quantity", b"total_quantity", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pending_quantity", b"pending_quantity", "period_end", b"period_end", "period_start", b"period_start", "total_quantity", b"total_quantity", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "component_id", b"component_id", "credits_applied_amount", b"credits_applied_amount", "currency", b"currency", "event_count", b"event_count", "id", b"id", "net_billed_amount", b"net_billed_amount", "period_end", b"period_end", "period_start", b"period_start", "status", b"status", "subscription_id", b"subscription_id", "total_quantity", b"total_quantity", "total_raw_usage_amount", b"total_raw_usage_amount", "updated_at", b"updated_at", "usage_meter_id", b"usage_meter_id", "usage_meter_name", b"usage_meter_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "component_id", b"component_id", "credits_applied_amount", b"credits_applied_amount", "currency", b"currency", "event_count", b"event_count", "id", b"id", "net_billed_amount", b"net_billed_amount", "pending_amount", b"pending_amount", "pending_quantity", b"pending_quantity", "period_end", b"period_end", "period_start", b"period_start", "status", b"status", "subscription_id", b"subscription_id", "total_quantity", b"total_quantity", "total_raw_usage_amount", b"total_raw_usage_amount", "updated_at", b"updated_at", "usage_meter_id", b"usage_meter_id", "usage_meter_name", b"usage_meter_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,6 +363,10 @@ class UsageEvent(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     LEDGER_ENTRY_ID_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    CORRECTED_QUANTITY_FIELD_NUMBER: _builtins.int
+    CORRECTED_COST_AMOUNT_FIELD_NUMBER: _builtins.int
+    VOIDED_FIELD_NUMBER: _builtins.int
+    TAKEN_IN_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """TypeID with the prefix "usage"."""
     idempotency_key: _builtins.str
@@ -365,6 +389,12 @@ class UsageEvent(_message.Message):
     """ISO 4217 code."""
     ledger_entry_id: _builtins.str
     """The usage_cost entry."""
+    corrected_cost_amount: _builtins.int
+    """What it costs after its corrections, in minor units. Corrections that made
+    other usage cheaper may take it below zero.
+    """
+    voided: _builtins.bool
+    """Whether it was voided."""
     @_builtins.property
     def quantity(self) -> _decimal_pb2.Decimal:
         """How much."""
@@ -380,6 +410,14 @@ class UsageEvent(_message.Message):
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
+
+    @_builtins.property
+    def corrected_quantity(self) -> _decimal_pb2.Decimal:
+        """The quantity after its corrections: zero if it was voided."""
+
+    @_builtins.property
+    def taken_in_at(self) -> _timestamp_pb2.Timestamp:
+        """When a recalculation took a held event in, if one did."""
 
     def __init__(
         self,
@@ -398,10 +436,14 @@ class UsageEvent(_message.Message):
         currency: _builtins.str = ...,
         ledger_entry_id: _builtins.str = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
+        corrected_quantity: _decimal_pb2.Decimal | None = ...,
+        corrected_cost_amount: _builtins.int = ...,
+        voided: _builtins.bool = ...,
+        taken_in_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_timestamp", b"event_timestamp", "quantity", b"quantity", "received_at", b"received_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["corrected_quantity", b"corrected_quantity", "event_timestamp", b"event_timestamp", "quantity", b"quantity", "received_at", b"received_at", "taken_in_at", b"taken_in_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "component_id", b"component_id", "cost_amount", b"cost_amount", "currency", b"currency", "disposition", b"disposition", "event_timestamp", b"event_timestamp", "id", b"id", "idempotency_key", b"idempotency_key", "ledger_entry_id", b"ledger_entry_id", "properties", b"properties", "quantity", b"quantity", "received_at", b"received_at", "subscription_id", b"subscription_id", "usage_meter_id", b"usage_meter_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period_id", b"billing_period_id", "component_id", b"component_id", "corrected_cost_amount", b"corrected_cost_amount", "corrected_quantity", b"corrected_quantity", "cost_amount", b"cost_amount", "currency", b"currency", "disposition", b"disposition", "event_timestamp", b"event_timestamp", "id", b"id", "idempotency_key", b"idempotency_key", "ledger_entry_id", b"ledger_entry_id", "properties", b"properties", "quantity", b"quantity", "received_at", b"received_at", "subscription_id", b"subscription_id", "taken_in_at", b"taken_in_at", "usage_meter_id", b"usage_meter_id", "voided", b"voided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from billing.v1 import usage_correction_pb2 as billing_dot_v1_dot_usage__correction__pb2
 from billing.v1 import usage_pb2 as billing_dot_v1_dot_usage__pb2
 
 GRPC_GENERATED_VERSION = '1.85.0'
@@ -50,6 +51,21 @@ class UsageServiceStub:
                 request_serializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.SerializeToString,
                 response_deserializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.FromString,
                 _registered_method=True)
+        self.AmendUsageEvent = channel.unary_unary(
+                '/billing.v1.UsageService/AmendUsageEvent',
+                request_serializer=billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventResponse.FromString,
+                _registered_method=True)
+        self.VoidUsageEvent = channel.unary_unary(
+                '/billing.v1.UsageService/VoidUsageEvent',
+                request_serializer=billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventResponse.FromString,
+                _registered_method=True)
+        self.ListUsageEventCorrections = channel.unary_unary(
+                '/billing.v1.UsageService/ListUsageEventCorrections',
+                request_serializer=billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsRequest.SerializeToString,
+                response_deserializer=billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsResponse.FromString,
+                _registered_method=True)
         self.GetSubscriptionUsageMeter = channel.unary_unary(
                 '/billing.v1.UsageService/GetSubscriptionUsageMeter',
                 request_serializer=billing_dot_v1_dot_usage__pb2.GetSubscriptionUsageMeterRequest.SerializeToString,
@@ -89,6 +105,29 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AmendUsageEvent(self, request, context):
+        """Tells the right quantity of a stored event. In an open billing period the cost
+        changes at once; in a billed one the correction waits for a recalculation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidUsageEvent(self, request, context):
+        """Takes a stored event out: as if its quantity were zero, for good. A voided
+        event cannot be amended any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsageEventCorrections(self, request, context):
+        """Lists the corrections of an event, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSubscriptionUsageMeter(self, request, context):
         """Returns the aggregated usage of one meter in one billing period.
         """
@@ -121,6 +160,21 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.ListUsageEvents,
                     request_deserializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.FromString,
                     response_serializer=billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.SerializeToString,
+            ),
+            'AmendUsageEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.AmendUsageEvent,
+                    request_deserializer=billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventResponse.SerializeToString,
+            ),
+            'VoidUsageEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidUsageEvent,
+                    request_deserializer=billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventResponse.SerializeToString,
+            ),
+            'ListUsageEventCorrections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsageEventCorrections,
+                    request_deserializer=billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsRequest.FromString,
+                    response_serializer=billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsResponse.SerializeToString,
             ),
             'GetSubscriptionUsageMeter': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSubscriptionUsageMeter,
@@ -215,6 +269,87 @@ class UsageService:
             '/billing.v1.UsageService/ListUsageEvents',
             billing_dot_v1_dot_usage__pb2.ListUsageEventsRequest.SerializeToString,
             billing_dot_v1_dot_usage__pb2.ListUsageEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AmendUsageEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.UsageService/AmendUsageEvent',
+            billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventRequest.SerializeToString,
+            billing_dot_v1_dot_usage__correction__pb2.AmendUsageEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidUsageEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.UsageService/VoidUsageEvent',
+            billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventRequest.SerializeToString,
+            billing_dot_v1_dot_usage__correction__pb2.VoidUsageEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsageEventCorrections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/billing.v1.UsageService/ListUsageEventCorrections',
+            billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsRequest.SerializeToString,
+            billing_dot_v1_dot_usage__correction__pb2.ListUsageEventCorrectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 isort:skip_file
 Facts of consumption, rated into the ledger as they arrive."""
 
+from billing.v1 import usage_correction_pb2 as _usage_correction_pb2
 from billing.v1 import usage_pb2 as _usage_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
@@ -25,6 +26,16 @@ class UsageServiceStub:
     """Returns one usage event with what became of it."""
     ListUsageEvents: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListUsageEventsRequest, _usage_pb2.ListUsageEventsResponse]
     """Lists the usage events of a subscription in the order of their arrival."""
+    AmendUsageEvent: _aio.UnaryUnaryMultiCallable[_usage_correction_pb2.AmendUsageEventRequest, _usage_correction_pb2.AmendUsageEventResponse]
+    """Tells the right quantity of a stored event. In an open billing period the cost
+    changes at once; in a billed one the correction waits for a recalculation.
+    """
+    VoidUsageEvent: _aio.UnaryUnaryMultiCallable[_usage_correction_pb2.VoidUsageEventRequest, _usage_correction_pb2.VoidUsageEventResponse]
+    """Takes a stored event out: as if its quantity were zero, for good. A voided
+    event cannot be amended any more.
+    """
+    ListUsageEventCorrections: _aio.UnaryUnaryMultiCallable[_usage_correction_pb2.ListUsageEventCorrectionsRequest, _usage_correction_pb2.ListUsageEventCorrectionsResponse]
+    """Lists the corrections of an event, oldest first."""
     GetSubscriptionUsageMeter: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetSubscriptionUsageMeterRequest, _usage_pb2.GetSubscriptionUsageMeterResponse]
     """Returns the aggregated usage of one meter in one billing period."""
     ListSubscriptionUsageMeters: _aio.UnaryUnaryMultiCallable[_usage_pb2.ListSubscriptionUsageMetersRequest, _usage_pb2.ListSubscriptionUsageMetersResponse]
@@ -61,6 +72,34 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_usage_pb2.ListUsageEventsRequest, _abc.Awaitable[_usage_pb2.ListUsageEventsResponse]],
     ) -> _abc.Awaitable[_usage_pb2.ListUsageEventsResponse]:
         """Lists the usage events of a subscription in the order of their arrival."""
+
+    @_abc_1.abstractmethod
+    def AmendUsageEvent(
+        self,
+        request: _usage_correction_pb2.AmendUsageEventRequest,
+        context: _aio.ServicerContext[_usage_correction_pb2.AmendUsageEventRequest, _abc.Awaitable[_usage_correction_pb2.AmendUsageEventResponse]],
+    ) -> _abc.Awaitable[_usage_correction_pb2.AmendUsageEventResponse]:
+        """Tells the right quantity of a stored event. In an open billing period the cost
+        changes at once; in a billed one the correction waits for a recalculation.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidUsageEvent(
+        self,
+        request: _usage_correction_pb2.VoidUsageEventRequest,
+        context: _aio.ServicerContext[_usage_correction_pb2.VoidUsageEventRequest, _abc.Awaitable[_usage_correction_pb2.VoidUsageEventResponse]],
+    ) -> _abc.Awaitable[_usage_correction_pb2.VoidUsageEventResponse]:
+        """Takes a stored event out: as if its quantity were zero, for good. A voided
+        event cannot be amended any more.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUsageEventCorrections(
+        self,
+        request: _usage_correction_pb2.ListUsageEventCorrectionsRequest,
+        context: _aio.ServicerContext[_usage_correction_pb2.ListUsageEventCorrectionsRequest, _abc.Awaitable[_usage_correction_pb2.ListUsageEventCorrectionsResponse]],
+    ) -> _abc.Awaitable[_usage_correction_pb2.ListUsageEventCorrectionsResponse]:
+        """Lists the corrections of an event, oldest first."""
 
     @_abc_1.abstractmethod
     def GetSubscriptionUsageMeter(

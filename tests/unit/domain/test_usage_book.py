@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing.domain.catalog import Component
 from billing.domain.identifiers import USAGE_EVENT, new_id, to_typeid
 from billing.domain.money import MAX_AMOUNT_MINOR
-from billing.domain.periods import BillingPeriod, BillingPeriodStatus
+from billing.domain.periods import BillingPeriod, BillingPeriodStatus, OpenPeriods
 from billing.domain.subscriptions import SubscriptionStatus
 from billing.domain.usage import (
     AcceptedUsage,
@@ -126,16 +126,23 @@ def test_the_last_moment_of_a_period_is_its_own(month: int) -> None:
     assert spans[first.tally.billing_period_id] == month + 1
 
 
-def a_billed_period(book_start: datetime, end: datetime) -> BillingPeriod:
-    """A period that was billed before."""
-    period = open_periods_of(a_version(), start=book_start).oldest
-    return replace(period, period_end=end, status=BillingPeriodStatus.INVOICED)
+def a_billed_period(
+    book_start: datetime, end: datetime, open_periods: OpenPeriods
+) -> BillingPeriod:
+    """A period that was billed before, under the plan version of the oldest open one."""
+    return replace(
+        open_periods_of(a_version(), start=book_start).oldest,
+        plan_version_id=open_periods.oldest.plan_version_id,
+        period_end=end,
+        status=BillingPeriodStatus.INVOICED,
+    )
 
 
 def test_a_late_event_is_counted_in_the_oldest_open_period() -> None:
     component = a_component()
     december = datetime(2025, 12, 1, tzinfo=UTC)
-    book = a_book(component, billed=(a_billed_period(december, BEGIN),))
+    book = a_book(component)
+    book.billed_periods = (a_billed_period(december, BEGIN, book.open_periods),)
     book.subscription = replace(book.subscription, started_at=december)
     book.open_periods.open_following()
     rated = book.rate(an_event(book, component, at=BEGIN - SHORTEST), now=NOW)
@@ -152,7 +159,8 @@ def test_late_usage_goes_to_the_oldest_open_period_that_prices_its_meter() -> No
     open_periods = open_periods_of(without, again)
     february = open_periods.open_following()
     subscription = replace(a_subscription(open_periods), started_at=december)
-    book = UsageBook(subscription, open_periods, {}, (a_billed_period(december, BEGIN),))
+    billed = a_billed_period(december, BEGIN, open_periods)
+    book = UsageBook(subscription, open_periods, {}, (billed,))
     rated = book.rate(an_event(book, component, at=BEGIN - SHORTEST), now=NOW)
     assert rated.disposition is UsageEventDisposition.RATED_LATE
     assert rated.tally.billing_period_id == february.id
@@ -174,7 +182,8 @@ def test_an_event_in_no_period_was_consumed_while_paused() -> None:
     component = a_component()
     november = datetime(2025, 11, 1, tzinfo=UTC)
     december = datetime(2025, 12, 1, tzinfo=UTC)
-    book = a_book(component, billed=(a_billed_period(november, december),))
+    book = a_book(component)
+    book.billed_periods = (a_billed_period(november, december, book.open_periods),)
     book.subscription = replace(book.subscription, started_at=november)
     for moment in (december, BEGIN - SHORTEST):
         rejection = rejection_of(book, an_event(book, component, at=moment))

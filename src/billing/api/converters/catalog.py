@@ -15,6 +15,7 @@ from billing.domain.catalog import (
     Component,
     ComponentTerms,
     IntervalUnit,
+    LateUsagePolicy,
     Plan,
     PlanTerms,
     PlanVersion,
@@ -25,6 +26,7 @@ from billing.v1 import catalog_pb2 as pb
 
 aggregation = EnumConverter(pb.UsageAggregation, "USAGE_AGGREGATION", UsageAggregation)
 interval_unit = EnumConverter(pb.BillingIntervalUnit, "BILLING_INTERVAL_UNIT", IntervalUnit)
+late_usage_policy = EnumConverter(pb.LateUsagePolicy, "LATE_USAGE_POLICY", LateUsagePolicy)
 
 
 def encode_usage_meter(meter: UsageMeter) -> pb.UsageMeter:
@@ -49,6 +51,9 @@ def decode_plan_terms(message: pb.PlanVersionInput) -> PlanTerms:
         components=tuple(
             _decode_component(component, f"version.components[{index}]")
             for index, component in enumerate(message.components)
+        ),
+        late_usage_policy=late_usage_policy.decode_or(
+            message.late_usage_policy, LateUsagePolicy.OPEN_PERIOD
         ),
     )
 
@@ -88,12 +93,14 @@ def encode_plan_version(version: PlanVersion) -> pb.PlanVersion:
         interval=pb.BillingInterval(
             unit=interval_unit.encode(version.interval.unit), count=version.interval.count
         ),
-        components=[_encode_component(component) for component in version.components],
+        components=[encode_component(component) for component in version.components],
         created_at=encode_time(version.created_at),
+        late_usage_policy=late_usage_policy.encode(version.late_usage_policy),
     )
 
 
-def _encode_component(component: Component) -> pb.Component:
+def encode_component(component: Component) -> pb.Component:
+    """Return the message of a component."""
     return pb.Component(
         id=identifiers.to_typeid(identifiers.COMPONENT, component.id),
         usage_meter_id=identifiers.to_typeid(identifiers.USAGE_METER, component.usage_meter_id),

@@ -1,7 +1,16 @@
 """Ledger entries, transactions and balances."""
 
-from billing.api.converters.values import EnumConverter, encode_optional_id, encode_time
+from uuid import UUID
+
+from billing.api.converters.values import (
+    EnumConverter,
+    decode_id,
+    decode_optional_id,
+    encode_optional_id,
+    encode_time,
+)
 from billing.domain import identifiers
+from billing.domain.errors import FieldInvalid
 from billing.domain.ledger import (
     Balance,
     LedgerAccountKind,
@@ -12,11 +21,20 @@ from billing.domain.ledger import (
     LedgerTransaction,
     TrialBalanceLine,
 )
+from billing.domain.ledger_filters import (
+    LEDGER_ENTRY_SOURCES,
+    LedgerEntryFilter,
+    LedgerEntrySource,
+    LedgerEntryStatusFilter,
+)
 from billing.v1 import ledger_pb2 as pb
 
 account_kind = EnumConverter(pb.LedgerAccountKind, "LEDGER_ACCOUNT_KIND", LedgerAccountKind)
 entry_type = EnumConverter(pb.LedgerEntryType, "LEDGER_ENTRY_TYPE", LedgerEntryType)
 entry_status = EnumConverter(pb.LedgerEntryStatus, "LEDGER_ENTRY_STATUS", LedgerEntryStatus)
+entry_status_filter = EnumConverter(
+    pb.LedgerEntryStatusFilter, "LEDGER_ENTRY_STATUS_FILTER", LedgerEntryStatusFilter
+)
 
 _SOURCE_PREFIXES = {
     LedgerSourceType.USAGE_INGESTION: identifiers.INGESTION,
@@ -27,6 +45,11 @@ _SOURCE_PREFIXES = {
     LedgerSourceType.CREDIT_EXPIRATION: identifiers.CREDIT_EXPIRATION,
     LedgerSourceType.PAYMENT: identifiers.PAYMENT,
     LedgerSourceType.REFUND: identifiers.REFUND,
+    LedgerSourceType.USAGE_EVENT_CORRECTION: identifiers.USAGE_EVENT_CORRECTION,
+    LedgerSourceType.ESTIMATE: identifiers.CALCULATION_RUN,
+    LedgerSourceType.RECALCULATION: identifiers.CALCULATION_RUN,
+    LedgerSourceType.WRITE_OFF: identifiers.WRITE_OFF,
+    LedgerSourceType.WRITE_OFF_RECOVERY: identifiers.WRITE_OFF,
 }
 
 
@@ -48,21 +71,7 @@ def encode_ledger_entry(entry: LedgerEntry) -> pb.LedgerEntry:
             identifiers.LEDGER_ACCOUNT, entry.credit_account_id
         ),
         credit_account_kind=account_kind.encode(entry.credit_account_kind),
-        source_usage_event_id=encode_optional_id(
-            identifiers.USAGE_EVENT, entry.source_usage_event_id
-        ),
-        source_charge_id=encode_optional_id(identifiers.CHARGE, entry.source_charge_id),
-        source_usage_credit_id=encode_optional_id(
-            identifiers.USAGE_CREDIT, entry.source_usage_credit_id
-        ),
-        source_credit_application_id=encode_optional_id(
-            identifiers.CREDIT_APPLICATION, entry.source_credit_application_id
-        ),
-        source_credit_balance_adjustment_id=encode_optional_id(
-            identifiers.CREDIT_BALANCE_ADJUSTMENT, entry.source_credit_balance_adjustment_id
-        ),
-        source_payment_id=encode_optional_id(identifiers.PAYMENT, entry.source_payment_id),
-        source_refund_id=encode_optional_id(identifiers.REFUND, entry.source_refund_id),
+        **encode_sources(entry),
         billing_period_id=encode_optional_id(identifiers.BILLING_PERIOD, entry.billing_period_id),
         usage_meter_id=encode_optional_id(identifiers.USAGE_METER, entry.usage_meter_id),
         calculation_run_id=encode_optional_id(
@@ -78,6 +87,62 @@ def encode_ledger_entry(entry: LedgerEntry) -> pb.LedgerEntry:
     )
 
 
+def encode_sources(entry: LedgerEntry) -> dict[str, str]:
+    """Return the ids of what caused an entry by field; empty where it is nothing of the kind."""
+    return {
+        field: encode_optional_id(prefix, getattr(entry, field))
+        for prefix, field in LEDGER_ENTRY_SOURCES.items()
+    }
+
+
+def encode_initiating_source(source_type: LedgerSourceType, source_id: UUID) -> str:
+    """Return the id of what caused a ledger transaction."""
+    return identifiers.to_typeid(_SOURCE_PREFIXES[source_type], source_id)
+
+
+def decode_source_type(text: str, field: str) -> LedgerSourceType | None:
+    """Return a kind of cause, None for an empty text; raises FieldInvalid."""
+    if not text:
+        return None
+    try:
+        return LedgerSourceType(text)
+    except ValueError:
+        known = ", ".join(LedgerSourceType)
+        raise FieldInvalid(
+            field, f"{text!r} causes no ledger transactions; known are: {known}"
+        ) from None
+
+
+def decode_entry_filter(request: pb.ListLedgerEntriesRequest) -> LedgerEntryFilter:
+    """Return what the entries of a list must have; raises FieldInvalid."""
+    return LedgerEntryFilter(
+        billing_period_id=decode_optional_id(
+            identifiers.BILLING_PERIOD, request.billing_period_id, "billing_period_id"
+        ),
+        entry_type=entry_type.decode_filter(request.entry_type),
+        status=entry_status_filter.decode_filter(request.status),
+        component_id=decode_optional_id(
+            identifiers.COMPONENT, request.component_id, "component_id"
+        ),
+        source=_decode_source(request.source_id) if request.source_id else None,
+        calculation_run_id=decode_optional_id(
+            identifiers.CALCULATION_RUN, request.calculation_run_id, "calculation_run_id"
+        ),
+    )
+
+
+def _decode_source(text: str) -> LedgerEntrySource:
+    prefix = text.rpartition("_")[0]
+    field = LEDGER_ENTRY_SOURCES.get(prefix)
+    if field is None:
+        known = ", ".join(f"{each}_..." for each in LEDGER_ENTRY_SOURCES)
+        raise FieldInvalid(
+            "source_id",
+            f"{prefix}_... is the id of nothing that causes entries; known are: {known}",
+        )
+    return LedgerEntrySource(field, decode_id(prefix, text, "source_id"))
+
+
 def encode_ledger_transaction(transaction: LedgerTransaction) -> pb.LedgerTransaction:
     """Return the message of a transaction with its entries."""
     source_type = transaction.initiating_source_type
@@ -87,8 +152,8 @@ def encode_ledger_transaction(transaction: LedgerTransaction) -> pb.LedgerTransa
             identifiers.SUBSCRIPTION, transaction.subscription_id
         ),
         initiating_source_type=source_type.value,
-        initiating_source_id=identifiers.to_typeid(
-            _SOURCE_PREFIXES[source_type], transaction.initiating_source_id
+        initiating_source_id=encode_initiating_source(
+            source_type, transaction.initiating_source_id
         ),
         description=transaction.description,
         created_at=encode_time(transaction.created_at),

@@ -93,4 +93,8 @@ def encode_usage_event(event: UsageEvent) -> pb.UsageEvent:
         currency=event.currency,
         ledger_entry_id=identifiers.to_typeid(identifiers.LEDGER_ENTRY, event.ledger_entry_id),
         received_at=encode_time(event.received_at),
+        corrected_quantity=encode_decimal(event.corrected_quantity),
+        corrected_cost_amount=event.corrected_cost_minor,
+        voided=event.is_voided,
+        taken_in_at=encode_time(event.taken_in_at),
     )

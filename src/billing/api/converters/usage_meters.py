@@ -31,4 +31,6 @@ def encode_subscription_usage_meter(meter: SubscriptionUsageMeter) -> pb.Subscri
         net_billed_amount=meter.net_billed_minor,
         currency=meter.currency,
         updated_at=encode_time(meter.updated_at),
+        pending_quantity=encode_decimal(meter.pending_quantity),
+        pending_amount=meter.pending_minor,
     )

@@ -16,6 +16,7 @@ from google.type.decimal_pb2 import Decimal as DecimalMessage
 from billing.domain import identifiers
 from billing.domain.errors import FieldInvalid
 from billing.domain.money import plain
+from billing.domain.time_ranges import TimeRange
 from billing.services.idempotency import IdempotentRequest
 
 _PLAIN_DECIMAL: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
@@ -104,6 +105,17 @@ def decode_time(message: Timestamp, field: str) -> datetime:
 def decode_optional_time(message: Message, field: str) -> datetime | None:
     """Return the moment in a field of a message, None if it is unset; raises FieldInvalid."""
     return decode_time(getattr(message, field), field) if message.HasField(field) else None
+
+
+def decode_time_range(message: Message, start_field: str, end_field: str) -> TimeRange:
+    """Return the half-open span of two fields; raises FieldInvalid if it ends before it starts."""
+    start = decode_optional_time(message, start_field)
+    end = decode_optional_time(message, end_field)
+    if start is not None and end is not None and start > end:
+        raise FieldInvalid(
+            start_field, f"{start.isoformat()} lies after {end_field}, {end.isoformat()}"
+        )
+    return TimeRange(start, end)
 
 
 def decode_stored_time(message: Message, field: str) -> datetime | None:

@@ -8,10 +8,10 @@ from billing.api.interceptors.capability import CapabilityInterceptor
 from billing.api.interceptors.errors import ErrorInterceptor
 from billing.api.interceptors.message import MessageInterceptor
 from billing.api.interceptors.metering import MeteringInterceptor
+from billing.api.interceptors.method import MethodInterceptor
 from billing.api.interceptors.request_id import RequestIdInterceptor
 from billing.api.interceptors.tenant import TenantInterceptor
 from billing.api.interceptors.tracing import TracingInterceptor
-from billing.api.interceptors.unary import MethodInterceptor
 from billing.api.interceptors.validation import ValidationInterceptor
 from billing.observability.metrics import Metrics
 

@@ -9,13 +9,13 @@ from billing.api.authentication import (
     bearer_token,
 )
 from billing.api.client_access import ClientAccessFile, names_in_certificate
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import Context, set_principal
 
 _KEY: Final = "authorization"
 
 
-class AuthenticationInterceptor(UnaryInterceptor):
+class AuthenticationInterceptor(AnswerInterceptor):
     """Verifies the bearer token; ``current_principal`` then returns its bearer.
 
     A call without one is of the bearer of its connection's client certificate, if it has any.
@@ -29,7 +29,7 @@ class AuthenticationInterceptor(UnaryInterceptor):
         self._client_access = client_access
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def authenticated(request: Any, context: Context) -> Any:
             set_principal(await self._principal_of(context))

@@ -3,11 +3,11 @@
 from typing import Any
 
 from billing.api.access import AccessPolicy, CapabilityMissing
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import Context, current_principal
 
 
-class CapabilityInterceptor(UnaryInterceptor):
+class CapabilityInterceptor(AnswerInterceptor):
     """Refuses callers without the RPC's capability, and everyone where it declares none."""
 
     def __init__(self, policy: AccessPolicy) -> None:
@@ -15,7 +15,7 @@ class CapabilityInterceptor(UnaryInterceptor):
         self._policy = policy
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def permitted(request: Any, context: Context) -> Any:
             capability = self._policy.required_capability(path)

@@ -8,7 +8,7 @@ import structlog
 from opentelemetry import trace
 
 from billing.api.errors import STATUS_DETAILS_KEY, code_of, status_of
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import (
     REQUEST_ID_KEY,
     Context,
@@ -21,11 +21,11 @@ _MAX_LOGGED_CHARACTERS: Final = 500
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class ErrorInterceptor(UnaryInterceptor):
+class ErrorInterceptor(AnswerInterceptor):
     """Aborts failed RPCs with ``google.rpc.Status``. Cancellations pass."""
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def described(request: Any, context: Context) -> Any:
             try:

@@ -6,11 +6,10 @@ malformed bytes with the text of an exception.
 
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from billing.api.errors import MessageMalformed, MessageTooLarge
-from billing.api.interceptors.unary import AnyAnswer, Handler, MethodInterceptor
+from billing.api.interceptors.method import AnyAnswer, Handler, MethodInterceptor, handler_like
 from billing.api.request_context import Context
 
 
@@ -38,6 +37,4 @@ class MessageInterceptor(MethodInterceptor):
                 raise MessageMalformed(method=path) from error
             return await answer(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(
-            decoded, request_deserializer=None, response_serializer=handler.response_serializer
-        )
+        return handler_like(handler, decoded, request_deserializer=None)

@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 
 import grpc
 
-from billing.api.interceptors.unary import Answer, UnaryInterceptor, split_path
+from billing.api.interceptors.method import Answer, AnswerInterceptor, split_path
 from billing.api.request_context import Context
 from billing.observability.metrics import Metrics
 
@@ -14,7 +14,7 @@ from billing.observability.metrics import Metrics
 _DEADLINE_LEEWAY_SECONDS: Final = 0.1
 
 
-class MeteringInterceptor(UnaryInterceptor):
+class MeteringInterceptor(AnswerInterceptor):
     """Feeds ``billing_rpcs``, ``billing_rpc_duration_seconds`` and ``billing_rpcs_in_flight``."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -22,7 +22,7 @@ class MeteringInterceptor(UnaryInterceptor):
         self._metrics = metrics
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
         meter = self._metrics.rpc(*split_path(path))
 
         async def metered(request: Any, context: Context) -> Any:

@@ -4,17 +4,17 @@ import re
 import secrets
 from typing import Any, Final
 
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import REQUEST_ID_KEY, Context, set_request_id
 
 _ACCEPTABLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class RequestIdInterceptor(UnaryInterceptor):
+class RequestIdInterceptor(AnswerInterceptor):
     """Takes the caller's ``x-request-id``, or makes one, and sends it back as trailing metadata."""
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def named(request: Any, context: Context) -> Any:
             request_id = _request_id_of(context)

@@ -5,17 +5,17 @@ from typing import Any, Final
 import structlog
 
 from billing.api.access import TenantDenied
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import Context, current_principal
 
 _MAX_LOGGED_CHARACTERS: Final = 64
 
 
-class TenantInterceptor(UnaryInterceptor):
+class TenantInterceptor(AnswerInterceptor):
     """Refuses requests for a tenant that the caller's token does not name."""
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def scoped(request: Any, context: Context) -> Any:
             tenant_id: str = request.tenant_id

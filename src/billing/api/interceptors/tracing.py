@@ -8,7 +8,7 @@ import grpc.aio
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from billing.api.interceptors.unary import Answer, UnaryInterceptor, split_path
+from billing.api.interceptors.method import Answer, AnswerInterceptor, split_path
 from billing.api.request_context import Context
 from billing.observability.tracing import name_trace_in_logs
 
@@ -16,7 +16,7 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _SERVER_FAULTS: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE})
 
 
-class TracingInterceptor(UnaryInterceptor):
+class TracingInterceptor(AnswerInterceptor):
     """Continues the caller's trace (W3C ``traceparent`` metadata)."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class TracingInterceptor(UnaryInterceptor):
         self._tracer = trace.get_tracer("billing.api")
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
         service, method = split_path(path)
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
 

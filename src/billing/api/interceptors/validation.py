@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from billing.api.interceptors.unary import Answer, UnaryInterceptor
+from billing.api.interceptors.method import Answer, AnswerInterceptor
 from billing.api.request_context import Context
 from billing.api.violations import require_valid
 
 
-class ValidationInterceptor(UnaryInterceptor):
+class ValidationInterceptor(AnswerInterceptor):
     """Checks the protovalidate rules of the request, all of them, and names each broken field."""
 
     def around(self, path: str, answer: Answer) -> Answer:
-        """See UnaryInterceptor."""
+        """See AnswerInterceptor."""
 
         async def valid(request: Any, context: Context) -> Any:
             require_valid(request)

@@ -9,21 +9,26 @@ from billing.api.converters.values import (
     decode_stored_time,
     idempotent_request,
 )
+from billing.api.converters.write_offs import encode_write_off
 from billing.api.page_tokens import next_page_token, page_request
 from billing.api.request_context import Context, current_scope
 from billing.domain import identifiers
 from billing.services.payments import PaymentService
 from billing.services.refunds import RefundService
+from billing.services.write_offs import WriteOffService
 from billing.v1 import payment_pb2 as pb
-from billing.v1 import payment_pb2_grpc, refund_pb2
+from billing.v1 import payment_pb2_grpc, refund_pb2, write_off_pb2
 
 
 class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
-    """Keeps payments and refunds."""
+    """Keeps payments, refunds and write-offs."""
 
-    def __init__(self, payments: PaymentService, refunds: RefundService) -> None:
+    def __init__(
+        self, payments: PaymentService, refunds: RefundService, write_offs: WriteOffService
+    ) -> None:
         self._payments = payments
         self._refunds = refunds
+        self._write_offs = write_offs
 
     async def CreatePayment(
         self, request: pb.CreatePaymentRequest, context: Context
@@ -149,6 +154,64 @@ class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
             refunds=[convert.encode_refund(refund) for refund in page.items],
             next_page_token=next_page_token(page, request),
         )
+
+    async def WriteOffReceivable(
+        self, request: write_off_pb2.WriteOffReceivableRequest, context: Context
+    ) -> write_off_pb2.WriteOffReceivableResponse:
+        """Give up what a billing period owes."""
+        write_off = await self._write_offs.write_off_receivable(
+            current_scope(request),
+            _subscription_id(request.subscription_id),
+            decode_id(identifiers.BILLING_PERIOD, request.billing_period_id, "billing_period_id"),
+            amount_minor=request.amount,
+            currency=request.currency,
+            reason=request.reason,
+            written_off_by_user_id=request.written_off_by_user_id,
+            request=idempotent_request(request, "WriteOffReceivable"),
+        )
+        return write_off_pb2.WriteOffReceivableResponse(write_off=encode_write_off(write_off))
+
+    async def RecoverWriteOff(
+        self, request: write_off_pb2.RecoverWriteOffRequest, context: Context
+    ) -> write_off_pb2.RecoverWriteOffResponse:
+        """Let a write-off be owed again."""
+        write_off = await self._write_offs.recover_write_off(
+            current_scope(request),
+            _write_off_id(request.write_off_id),
+            amount_minor=request.amount,
+            request=idempotent_request(request, "RecoverWriteOff"),
+        )
+        return write_off_pb2.RecoverWriteOffResponse(write_off=encode_write_off(write_off))
+
+    async def GetWriteOff(
+        self, request: write_off_pb2.GetWriteOffRequest, context: Context
+    ) -> write_off_pb2.GetWriteOffResponse:
+        """Return one write-off."""
+        write_off = await self._write_offs.get_write_off(
+            current_scope(request), _write_off_id(request.write_off_id)
+        )
+        return write_off_pb2.GetWriteOffResponse(write_off=encode_write_off(write_off))
+
+    async def ListWriteOffs(
+        self, request: write_off_pb2.ListWriteOffsRequest, context: Context
+    ) -> write_off_pb2.ListWriteOffsResponse:
+        """List the write-offs of a subscription."""
+        page = await self._write_offs.list_write_offs(
+            current_scope(request),
+            page_request(request),
+            subscription_id=_subscription_id(request.subscription_id),
+            billing_period_id=decode_optional_id(
+                identifiers.BILLING_PERIOD, request.billing_period_id, "billing_period_id"
+            ),
+        )
+        return write_off_pb2.ListWriteOffsResponse(
+            write_offs=[encode_write_off(write_off) for write_off in page.items],
+            next_page_token=next_page_token(page, request),
+        )
+
+
+def _write_off_id(write_off_id: str) -> UUID:
+    return decode_id(identifiers.WRITE_OFF, write_off_id, "write_off_id")
 
 
 def _subscription_id(subscription_id: str) -> UUID:

@@ -1,15 +1,26 @@
 """UsageService."""
 
 from collections import Counter
+from decimal import Decimal
 
 from billing.api.converters import usage as convert
+from billing.api.converters import usage_corrections as convert_corrections
 from billing.api.converters import usage_meters as convert_meters
-from billing.api.converters.values import decode_id, decode_optional_id, decode_optional_time
+from billing.api.converters.values import (
+    decode_decimal,
+    decode_id,
+    decode_optional_id,
+    decode_optional_time,
+    idempotent_request,
+)
 from billing.api.page_tokens import next_page_token, page_request
 from billing.api.request_context import Context, current_scope
 from billing.domain import identifiers
 from billing.domain.usage import UsageEventOutcome
+from billing.domain.usage_corrections import UsageEventCorrectionType
 from billing.services.usage import UsageService
+from billing.services.usage_corrections import UsageCorrectionService
+from billing.v1 import usage_correction_pb2 as correction_pb
 from billing.v1 import usage_pb2 as pb
 from billing.v1 import usage_pb2_grpc
 
@@ -17,8 +28,9 @@ from billing.v1 import usage_pb2_grpc
 class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
     """Takes usage events."""
 
-    def __init__(self, usage: UsageService) -> None:
+    def __init__(self, usage: UsageService, corrections: UsageCorrectionService) -> None:
         self._usage = usage
+        self._corrections = corrections
 
     async def IngestUsageEvents(
         self, request: pb.IngestUsageEventsRequest, context: Context
@@ -65,6 +77,56 @@ class UsageServicer(usage_pb2_grpc.UsageServiceServicer):
         )
         return pb.ListUsageEventsResponse(
             usage_events=[convert.encode_usage_event(event) for event in page.items],
+            next_page_token=next_page_token(page, request),
+        )
+
+    async def AmendUsageEvent(
+        self, request: correction_pb.AmendUsageEventRequest, context: Context
+    ) -> correction_pb.AmendUsageEventResponse:
+        """Tell the right quantity of an event."""
+        correction = await self._corrections.correct_usage_event(
+            current_scope(request),
+            decode_id(identifiers.USAGE_EVENT, request.usage_event_id, "usage_event_id"),
+            UsageEventCorrectionType.AMENDMENT,
+            quantity=decode_decimal(request.quantity, "quantity"),
+            reason=request.reason,
+            corrected_by_user_id=request.corrected_by_user_id,
+            request=idempotent_request(request, "AmendUsageEvent"),
+        )
+        return correction_pb.AmendUsageEventResponse(
+            correction=convert_corrections.encode_usage_event_correction(correction)
+        )
+
+    async def VoidUsageEvent(
+        self, request: correction_pb.VoidUsageEventRequest, context: Context
+    ) -> correction_pb.VoidUsageEventResponse:
+        """Take an event out."""
+        correction = await self._corrections.correct_usage_event(
+            current_scope(request),
+            decode_id(identifiers.USAGE_EVENT, request.usage_event_id, "usage_event_id"),
+            UsageEventCorrectionType.VOID,
+            quantity=Decimal(0),
+            reason=request.reason,
+            corrected_by_user_id=request.corrected_by_user_id,
+            request=idempotent_request(request, "VoidUsageEvent"),
+        )
+        return correction_pb.VoidUsageEventResponse(
+            correction=convert_corrections.encode_usage_event_correction(correction)
+        )
+
+    async def ListUsageEventCorrections(
+        self, request: correction_pb.ListUsageEventCorrectionsRequest, context: Context
+    ) -> correction_pb.ListUsageEventCorrectionsResponse:
+        """List the corrections of an event."""
+        page = await self._corrections.list_usage_event_corrections(
+            current_scope(request),
+            page_request(request),
+            usage_event_id=decode_id(
+                identifiers.USAGE_EVENT, request.usage_event_id, "usage_event_id"
+            ),
+        )
+        return correction_pb.ListUsageEventCorrectionsResponse(
+            corrections=[convert_corrections.encode_usage_event_correction(c) for c in page.items],
             next_page_token=next_page_token(page, request),
         )
 

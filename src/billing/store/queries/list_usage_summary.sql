@@ -11,7 +11,12 @@ LEFT JOIN subscription_usage_meters m
   ON m.tenant_id = $1 AND m.livemode = $2 AND m.billing_period_id = p.id
  AND m.component_id = c.id
 LEFT JOIN LATERAL (
-    SELECT sum(a.amount_applied) AS amount
+    SELECT sum(a.amount_applied - coalesce((
+               SELECT sum(-r.amount) FROM ledger_entries r
+               WHERE r.tenant_id = $1 AND r.livemode = $2
+                 AND r.source_credit_application_id = a.id
+                 AND r.entry_type = 'credit_application_reversed' AND r.status = 'posted'
+           ), 0)) AS amount
     FROM usage_credit_applications a
     JOIN ledger_entries e
       ON e.tenant_id = $1 AND e.livemode = $2 AND e.subscription_id = a.subscription_id

@@ -1,4 +1,5 @@
--- The cost of divided periods' usage by component and segment, by the events' own time.
+-- The cost of divided periods' usage by component and segment, by the events' own time, with their
+-- corrections: also what waits for a recalculation of a billed period, or was taken in by one.
 -- No entry of a period was made before the period itself, and ids tell their time: from the
 -- earliest id on, older entries of the subscription are not read. Looked up one by one, whatever
 -- the planner knows of the tables: it must not read a tenant's ledger.
@@ -13,7 +14,8 @@ CROSS JOIN LATERAL (
     SELECT own.source_usage_event_id, own.amount FROM ledger_entries own
     WHERE own.tenant_id = $1 AND own.livemode = $2 AND own.subscription_id = w.subscription_id
       AND own.ledger_transaction_id >= w.earliest_id
-      AND own.billing_period_id = w.billing_period_id AND own.entry_type = 'usage_cost'
+      AND own.billing_period_id = w.billing_period_id
+      AND own.entry_type IN ('usage_cost', 'usage_cost_corrected')
     OFFSET 0
 ) AS e
 CROSS JOIN LATERAL (

@@ -11,6 +11,8 @@ from billing.store.tables.billing import (
     calculations,
     charges,
     invoice_requests,
+    recalculation_documents,
+    recalculations,
 )
 from billing.store.tables.catalog import components, plan_versions, plans, usage_meters
 from billing.store.tables.columns import SCOPE, metadata
@@ -26,10 +28,14 @@ from billing.store.tables.ledger import (
     ledger_entries,
     ledger_transactions,
 )
-from billing.store.tables.payments import payments, refunds
+from billing.store.tables.payments import payments, refunds, write_offs
 from billing.store.tables.subscriptions import billing_periods, subscriptions
 from billing.store.tables.tenants import idempotent_requests, tenants
-from billing.store.tables.usage import subscription_usage_meters, usage_events
+from billing.store.tables.usage import (
+    subscription_usage_meters,
+    usage_event_corrections,
+    usage_events,
+)
 
 __all__ = [
     "LEDGER_ENTRY_SOURCES",
@@ -49,6 +55,8 @@ __all__ = [
     "payments",
     "plan_versions",
     "plans",
+    "recalculation_documents",
+    "recalculations",
     "refunds",
     "subscription_usage_meters",
     "subscriptions",
@@ -57,6 +65,8 @@ __all__ = [
     "usage_credit_balance_adjustments",
     "usage_credit_balances",
     "usage_credits",
+    "usage_event_corrections",
     "usage_events",
     "usage_meters",
+    "write_offs",
 ]

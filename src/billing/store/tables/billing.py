@@ -3,8 +3,9 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from billing.domain.billing import CalculationType, ChargeType
+from billing.domain.billing import CalculationStatus, CalculationType, ChargeType
 from billing.domain.billing_runs import BillingRunResultStatus, BillingRunStatus, BillingRunType
+from billing.domain.recalculations import RecalculationDocumentKind
 from billing.store.tables.columns import (
     SCOPE,
     amount_column,
@@ -98,7 +99,8 @@ charges = sa.Table(
     id_column("id"),
     id_column("subscription_id"),
     id_column("billing_period_id"),
-    id_column("billing_run_id"),
+    id_column("billing_run_id", nullable=True),
+    id_column("recalculation_id", nullable=True),
     id_column("calculation_run_id"),
     sa.Column("position", sa.Integer, nullable=False),
     text_column("charge_type"),
@@ -116,13 +118,24 @@ charges = sa.Table(
         "billing_period_id",
         "charge_type",
         "component_id",
+        "recalculation_id",
         name="uq_charges_live",
         postgresql_nulls_not_distinct=True,
     ),
     references(
         "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
     ),
+    references(
+        "recalculations",
+        ["subscription_id", "billing_period_id", "recalculation_id"],
+        ["subscription_id", "billing_period_id", "id"],
+    ),
     one_of("charge_type", ChargeType),
+    sa.CheckConstraint(
+        "(billing_run_id IS NULL) = (recalculation_id IS NOT NULL)"
+        " AND coalesce(recalculation_id, calculation_run_id) = calculation_run_id",
+        name="origin",
+    ),
     sa.CheckConstraint("(charge_type = 'usage') = (component_id IS NOT NULL)", name="component_id"),
 )
 
@@ -132,7 +145,8 @@ calculations = sa.Table(
     *scope_columns(),
     id_column("id"),
     id_column("calculation_run_id"),
-    id_column("billing_run_id"),
+    id_column("billing_run_id", nullable=True),
+    id_column("recalculation_id", nullable=True),
     id_column("subscription_id"),
     id_column("billing_period_id"),
     id_column("component_id"),
@@ -156,8 +170,32 @@ calculations = sa.Table(
     references(
         "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
     ),
+    references(
+        "recalculations",
+        ["subscription_id", "billing_period_id", "recalculation_id"],
+        ["subscription_id", "billing_period_id", "id"],
+    ),
+    sa.ForeignKeyConstraint(
+        [*SCOPE, "superseded_by_calculation_id"],
+        [f"calculations.{column}" for column in (*SCOPE, "id")],
+        name="fk_calculations_superseded_by",
+        # The one that is replaced names its successor before that one is written.
+        deferrable=True,
+        initially="DEFERRED",
+    ),
     one_of("calculation_type", CalculationType),
-    sa.CheckConstraint("status IN ('active', 'superseded')", name="status"),
+    one_of("status", CalculationStatus),
+    sa.CheckConstraint(
+        "(calculation_type = 'billing_run') = (billing_run_id IS NOT NULL)"
+        " AND (calculation_type = 'adjustment_recalculation') = (recalculation_id IS NOT NULL)"
+        " AND coalesce(recalculation_id, calculation_run_id) = calculation_run_id",
+        name="origin",
+    ),
+    sa.CheckConstraint(
+        "status NOT IN ('pending_confirmation', 'discarded')"
+        " OR calculation_type = 'interim_estimate'",
+        name="estimate",
+    ),
     sa.CheckConstraint(
         "(status = 'superseded') = (superseded_by_calculation_id IS NOT NULL)", name="superseded"
     ),
@@ -173,6 +211,82 @@ calculations = sa.Table(
         unique=True,
         postgresql_where=sa.text("status = 'active'"),
     ),
+    sa.Index(
+        "ix_calculations_estimates",
+        *SCOPE,
+        "subscription_id",
+        postgresql_where=sa.text("status = 'pending_confirmation'"),
+    ),
+    sa.Index("ix_calculations_period", *SCOPE, "subscription_id", "billing_period_id"),
+)
+
+recalculations = sa.Table(
+    "recalculations",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    id_column("billing_period_id"),
+    id_column("ledger_transaction_id"),
+    currency_column(),
+    text_column("reason"),
+    amount_column("raw_change_amount"),
+    amount_column("credits_change_amount"),
+    amount_column("net_change_amount"),
+    amount_column("recovered_amount"),
+    amount_column("released_amount"),
+    amount_column("surplus_amount"),
+    time_column("created_at"),
+    primary_key("id"),
+    references(
+        "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
+    ),
+    references(
+        "ledger_transactions",
+        ["subscription_id", "ledger_transaction_id"],
+        ["subscription_id", "id"],
+    ),
+    sa.CheckConstraint(
+        "net_change_amount = raw_change_amount - credits_change_amount", name="net_change"
+    ),
+    sa.CheckConstraint(
+        "recovered_amount >= 0 AND released_amount >= 0 AND surplus_amount >= 0", name="restored"
+    ),
+    # What charges and calculations refer to, and what lists read.
+    sa.UniqueConstraint(*SCOPE, "subscription_id", "billing_period_id", "id"),
+    comment="Changes of billed periods; the id is the calculation run's.",
+)
+
+recalculation_documents = sa.Table(
+    "recalculation_documents",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("recalculation_id"),
+    sa.Column("position", sa.Integer, nullable=False),
+    text_column("kind"),
+    amount_column("amount"),
+    currency_column(),
+    text_column("invoice_id", nullable=True),
+    sa.Column("request", JSONB, nullable=False),
+    text_column("document_id", nullable=True),
+    time_column("delivered_at", nullable=True),
+    text_column("failure", nullable=True),
+    time_column("created_at"),
+    primary_key("id"),
+    sa.UniqueConstraint(*SCOPE, "recalculation_id", "position"),
+    references("recalculations", ["recalculation_id"], ["id"]),
+    one_of("kind", RecalculationDocumentKind),
+    sa.CheckConstraint("amount <> 0 AND (kind = 'invoice') = (amount > 0)", name="amount"),
+    sa.CheckConstraint("(kind = 'invoice') = (invoice_id IS NULL)", name="invoice_id"),
+    sa.CheckConstraint("(document_id IS NULL) = (delivered_at IS NULL)", name="delivered"),
+    sa.Index(
+        "ix_recalculation_documents_undelivered",
+        *SCOPE,
+        "id",
+        postgresql_where=sa.text("delivered_at IS NULL"),
+    ),
+    comment="What the invoicing service is asked for, word for word at every attempt.",
 )
 
 invoice_requests = sa.Table(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from billing.domain.catalog import IntervalUnit, UsageAggregation
+from billing.domain.catalog import IntervalUnit, LateUsagePolicy, UsageAggregation
 from billing.store.tables.columns import (
     SCOPE,
     amount_column,
@@ -53,11 +53,15 @@ plan_versions = sa.Table(
     amount_column("base_price_amount"),
     text_column("interval_unit"),
     sa.Column("interval_count", sa.Integer, nullable=False),
+    sa.Column(
+        "late_usage_policy", sa.Text, nullable=False, server_default=sa.text("'open_period'")
+    ),
     time_column("created_at"),
     primary_key("id"),
     sa.UniqueConstraint(*SCOPE, "plan_id", "version"),
     references("plans", ["plan_id"], ["id"]),
     one_of("interval_unit", IntervalUnit),
+    one_of("late_usage_policy", LateUsagePolicy),
     sa.CheckConstraint("interval_count > 0", name="interval_count"),
     sa.CheckConstraint("base_price_amount >= 0", name="base_price_amount"),
     comment="Published states of plans; they never change.",

@@ -80,17 +80,18 @@ LEDGER_ENTRY_SOURCES = (
     "source_billing_period_calculation_id",
     "source_payment_id",
     "source_refund_id",
+    "source_write_off_id",
 )
 
 
 def _entry_rule(
-    entry_type: LedgerEntryType, sign: str, *required: str, optional: tuple[str, ...] = ()
+    entry_type: LedgerEntryType, sign: str | None, *required: str, optional: tuple[str, ...] = ()
 ) -> str:
-    """Sign and sources of one entry type: the required are there, all others are not."""
+    """Sign, if it has one, and sources of an entry type: the required are there, no others."""
     others = [source for source in LEDGER_ENTRY_SOURCES if source not in required + optional]
     needed = " AND ".join(f"{column} IS NOT NULL" for column in required)
     return (
-        f"WHEN entry_type = '{entry_type}' THEN amount {sign} 0 AND {needed}"
+        f"WHEN entry_type = '{entry_type}' THEN {f'amount {sign} 0 AND ' if sign else ''}{needed}"
         f" AND num_nonnulls({', '.join(others)}) = 0"
     )
 
@@ -105,6 +106,14 @@ _ENTRY_RULES = " ".join(
         "CASE",
         _entry_rule(
             LedgerEntryType.USAGE_COST, "<=", "source_usage_event_id", _PERIOD, "usage_meter_id"
+        ),
+        # Zero where the quantity changed and the charge did not: the correction has its entry.
+        _entry_rule(
+            LedgerEntryType.USAGE_COST_CORRECTED,
+            None,
+            "source_usage_event_id",
+            _PERIOD,
+            "usage_meter_id",
         ),
         _entry_rule(LedgerEntryType.CHARGE_BILLED, "<>", "source_charge_id", _PERIOD),
         _entry_rule(LedgerEntryType.PAYMENT_RECOGNIZED, ">", "source_payment_id", _CREDIT),
@@ -140,6 +149,14 @@ _ENTRY_RULES = " ".join(
         _entry_rule(LedgerEntryType.CREDIT_GRANT_EXPIRED, "<", _CREDIT),
         _entry_rule(LedgerEntryType.PAYMENT_REFUNDED, "<", "source_payment_id", "source_refund_id"),
         _entry_rule(LedgerEntryType.REFUND_ABSORBED, ">", "source_refund_id"),
+        _entry_rule(
+            LedgerEntryType.BILLING_ADJUSTMENT,
+            "<>",
+            "source_billing_period_calculation_id",
+            _PERIOD,
+            "usage_meter_id",
+        ),
+        _entry_rule(LedgerEntryType.RECEIVABLE_WRITTEN_OFF, "<>", "source_write_off_id", _PERIOD),
         "ELSE false END",
     ]
 )
@@ -234,6 +251,39 @@ ledger_entries = sa.Table(
     ),
     _one_entry("payment_refunded", ("source_refund_id",), LedgerEntryType.PAYMENT_REFUNDED),
     _one_entry("refund_absorbed", ("source_refund_id",), LedgerEntryType.REFUND_ABSORBED),
+    _one_entry(
+        "billing_adjustment",
+        ("source_billing_period_calculation_id",),
+        LedgerEntryType.BILLING_ADJUSTMENT,
+    ),
+    _one_entry(
+        "usage_cost_corrected",
+        ("source_usage_event_id", "ledger_transaction_id"),
+        LedgerEntryType.USAGE_COST_CORRECTED,
+    ),
+    # A write-off is posted once; an operation recovers of it once.
+    sa.Index(
+        "uq_ledger_entries_receivable_written_off",
+        *SCOPE,
+        "source_write_off_id",
+        unique=True,
+        postgresql_where=sa.text("entry_type = 'receivable_written_off' AND amount > 0"),
+    ),
+    sa.Index(
+        "uq_ledger_entries_write_off_recovered",
+        *SCOPE,
+        "source_write_off_id",
+        "ledger_transaction_id",
+        unique=True,
+        postgresql_where=sa.text("entry_type = 'receivable_written_off' AND amount < 0"),
+    ),
+    # For statements of a span of time: small, and of next to no cost to those who write.
+    sa.Index(
+        "ix_ledger_entries_posted_at",
+        "posted_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32},
+    ),
     sa.Index(
         "ix_ledger_entries_reversals",
         *SCOPE,

@@ -1,4 +1,4 @@
-"""Payments and refunds."""
+"""Payments, refunds, write-offs."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -132,4 +132,34 @@ refunds = sa.Table(
         unique=True,
         postgresql_where=sa.text("gateway_refund_id IS NOT NULL"),
     ),
+)
+
+write_offs = sa.Table(
+    "write_offs",
+    metadata,
+    *scope_columns(),
+    id_column("id"),
+    id_column("subscription_id"),
+    id_column("billing_period_id"),
+    amount_column("amount"),
+    amount_column("recovered_amount"),
+    currency_column(),
+    text_column("reason"),
+    text_column("written_off_by_user_id", nullable=True),
+    id_column("ledger_transaction_id"),
+    time_column("created_at"),
+    time_column("updated_at"),
+    primary_key("id"),
+    references(
+        "billing_periods", ["subscription_id", "billing_period_id"], ["subscription_id", "id"]
+    ),
+    sa.CheckConstraint("amount > 0", name="amount"),
+    references(
+        "ledger_transactions",
+        ["subscription_id", "ledger_transaction_id"],
+        ["subscription_id", "id"],
+    ),
+    sa.CheckConstraint("recovered_amount BETWEEN 0 AND amount", name="recovered_amount"),
+    sa.Index("ix_write_offs_period", *SCOPE, "subscription_id", "billing_period_id", "id"),
+    comment="What somebody gave up collecting; recovered_amount counts as owed again.",
 )

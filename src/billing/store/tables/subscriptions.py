@@ -97,7 +97,7 @@ billing_periods = sa.Table(
     ),
     comment=(
         "total_amount: what was invoiced; receivable_amount: posted receivable of the period, of an"
-        " open one without its usage_cost; closing_receivable_amount: receivable of the"
+        " open one without its usage; closing_receivable_amount: receivable of the"
         " subscription's periods up to this one, kept true on the last closed one: a snapshot for"
         " balances."
     ),

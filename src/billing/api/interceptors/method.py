@@ -1,7 +1,14 @@
-"""What all interceptors are: a function around another one, put there once for each RPC method."""
+"""What all interceptors share: one handler for each RPC method, whether it answers once or streams.
+
+A stream is a unary answer that writes: the servicer's generator is turned into a function that
+writes its messages to the call. So every interceptor is one function around another, and what it
+does at the end happens in the task of the RPC, also when the caller leaves in the middle.
+"""
 
 import abc
+import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -21,8 +28,8 @@ UNGUARDED_SERVICES: Final = frozenset(
 """The only services that anyone may call; interceptors leave them alone."""
 
 
-class StreamingNotGuarded(Exception):
-    """An RPC streams, and interceptors guard unary ones alone: it must not be answered."""
+class RequestStreamNotGuarded(Exception):
+    """An RPC takes a stream, and interceptors guard single requests: it must not be answered."""
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -60,26 +67,54 @@ class MethodInterceptor(grpc.aio.ServerInterceptor):
         service, _ = split_path(path)
         if service in UNGUARDED_SERVICES:
             return handler
-        if handler.unary_unary is None:
-            raise StreamingNotGuarded(path)
-        return self.cover(path, handler, handler.unary_unary)
+        if handler.request_streaming:
+            raise RequestStreamNotGuarded(path)
+        answer = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        if inspect.isasyncgenfunction(answer):
+            answer = _writing(answer)
+        return self.cover(path, handler, answer)
 
     @abc.abstractmethod
     def cover(self, path: str, handler: Handler, answer: AnyAnswer) -> Handler:
         """Return a handler that goes by way of ``handler``, whose function is ``answer``."""
 
 
-class UnaryInterceptor(MethodInterceptor):
+class AnswerInterceptor(MethodInterceptor):
     """Puts a function around that of every method of the API."""
 
     def cover(self, path: str, handler: Handler, answer: AnyAnswer) -> Handler:
         """Return a handler with ``around`` around its function."""
-        return grpc.unary_unary_rpc_method_handler(
-            self.around(path, answer),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        return handler_like(
+            handler, self.around(path, answer), request_deserializer=handler.request_deserializer
         )
 
     @abc.abstractmethod
     def around(self, path: str, answer: Answer) -> Answer:
         """Return the function that answers RPCs of the method ``path`` by way of ``answer``."""
+
+
+def handler_like(
+    handler: Handler, answer: AnyAnswer, *, request_deserializer: AnyAnswer | None
+) -> Handler:
+    """Return a handler of the same kind with another function, and another way to read requests."""
+    make = (
+        grpc.unary_stream_rpc_method_handler
+        if handler.response_streaming
+        else grpc.unary_unary_rpc_method_handler
+    )
+    return make(
+        answer,
+        request_deserializer=request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def _writing(stream: AnyAnswer) -> Answer:
+    """Return a function that writes what the servicer's generator yields."""
+
+    async def written(request: Any, context: Context) -> None:
+        async with aclosing(stream(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
+
+    return written

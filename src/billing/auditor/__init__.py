@@ -1,0 +1,1 @@
+"""``billing audit``: proves the books of a tenant, over the contract alone."""

@@ -1,0 +1,1 @@
+"""Explanations of charges and balances on the command line: what the API tells, as a tree."""

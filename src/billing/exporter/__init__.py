@@ -1,0 +1,1 @@
+"""``billing ledger export``: a client of the API that writes the ledger to a file."""
