@@ -130,7 +130,8 @@ async def test_killed_before_the_document_is_made(deployment: Deployment, units:
             await process.kill()
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
-    assert corrected.documents() == 0
+    # What waited may still be made, though nobody is there to be told.
+    assert corrected.documents() <= 1
 
     async with deployment.running_here(like=corrected.held.client) as client:
         revived = corrected.at(client)

@@ -32,6 +32,7 @@ from billing.services.ports import (
 )
 from billing.services.realtime_credits import RealtimeCredits
 from billing.services.recalculation_delivery import RecalculationDelivery
+from billing.services.recalculation_posting import RecalculationPosting
 from billing.services.recalculations import RecalculationService
 from billing.services.receivable_restoring import ReceivableRestorer
 from billing.services.refunds import RefundService
@@ -335,18 +336,10 @@ def _wire_calculations(
                 database,
                 stores.subscriptions,
                 stores.periods,
-                stores.period_reader,
-                stores.usage,
-                stores.usage_corrections,
-                stores.credit_reader,
-                stores.bills,
                 stores.calculations,
                 stores.recalculations,
-                stores.ledger,
-                stores.credit_posting,
+                _wire_recalculation_posting(stores, reassigner),
                 expiry,
-                reassigner,
-                ReceivableRestorer(stores.write_offs, stores.credit_reader, reassigner),
                 delivery,
                 stores.idempotency,
                 clock,
@@ -369,4 +362,23 @@ def _wire_calculations(
                 clock,
             )
         ),
+    )
+
+
+def _wire_recalculation_posting(
+    stores: Stores, reassigner: CreditReassigner
+) -> RecalculationPosting:
+    return RecalculationPosting(
+        stores.periods,
+        stores.period_reader,
+        stores.usage,
+        stores.usage_corrections,
+        stores.credit_reader,
+        stores.bills,
+        stores.calculations,
+        stores.recalculations,
+        stores.ledger,
+        stores.credit_posting,
+        reassigner,
+        ReceivableRestorer(stores.write_offs, stores.credit_reader, reassigner),
     )
