@@ -161,19 +161,6 @@ BEGIN
     LEFT JOIN public.billing_periods b
       ON b.tenant_id = e.tenant_id AND b.livemode = e.livemode
      AND b.subscription_id = e.subscription_id AND b.id = e.billing_period_id
-    LEFT JOIN public.usage_event_corrections v
-      ON v.tenant_id = e.tenant_id AND v.livemode = e.livemode AND v.id = e.id
-     AND e.entry_type = 'usage_cost_corrected'
-    LEFT JOIN public.usage_events u
-      ON u.tenant_id = e.tenant_id AND u.livemode = e.livemode AND u.id = v.usage_event_id
-    LEFT JOIN public.subscription_usage_meters m
-      ON m.tenant_id = e.tenant_id AND m.livemode = e.livemode
-     AND m.id = u.subscription_usage_meter_id
-    LEFT JOIN public.calculations q
-      ON q.tenant_id = e.tenant_id AND q.livemode = e.livemode
-     AND q.id = e.source_billing_period_calculation_id
-    LEFT JOIN public.write_offs w
-      ON w.tenant_id = e.tenant_id AND w.livemode = e.livemode AND w.id = e.source_write_off_id
     LEFT JOIN public.ledger_accounts c
       ON c.tenant_id = e.tenant_id AND c.livemode = e.livemode AND c.id = e.credit_account_id
     WHERE e.entry_type NOT IN ('usage_cost', 'charge_billed')
@@ -210,8 +197,61 @@ BEGIN
               AND (r.payment_id, r.amount) IS DISTINCT FROM (p.id, -e.amount)
           )
           OR (e.entry_type = 'refund_absorbed' AND e.amount > r.amount)
-          -- A correction's entry has its id, and is of the event's own subscription, period and meter.
+          OR (e.billing_period_id IS NOT NULL AND b.id IS NULL)
+          -- What is left of paid value is breakage, of given value the expense taken back.
           OR (
+              e.entry_type IN ('credit_balance_adjusted', 'credit_grant_expired')
+              AND c.kind IN ('breakage', 'promotional_expense')
+              AND (c.kind = 'breakage')
+                  <> (k.credit_type IN ('payment_top_up', 'payment_period_settlement', 'surplus'))
+          )
+      )
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the sources of ledger entry % of type % do not belong together',
+            wrong.id, wrong.entry_type
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    -- What corrections of billed periods and of usage have: rare, so that its look-ups are not made,
+    -- and not planned, with the entries of every day.
+    IF NOT EXISTS (
+        SELECT FROM new_entries
+        WHERE entry_type IN ('usage_cost_corrected', 'billing_adjustment', 'receivable_written_off')
+    ) THEN
+        RETURN NULL;
+    END IF;
+    SELECT e.id, e.entry_type INTO wrong
+    FROM new_entries e
+    LEFT JOIN LATERAL (
+        SELECT * FROM public.usage_event_corrections own
+        WHERE own.tenant_id = e.tenant_id AND own.livemode = e.livemode AND own.id = e.id
+        LIMIT 1
+    ) AS v ON true
+    LEFT JOIN LATERAL (
+        SELECT tally.subscription_id, tally.billing_period_id, tally.usage_meter_id
+        FROM public.usage_events u
+        JOIN public.subscription_usage_meters tally
+          ON tally.tenant_id = u.tenant_id AND tally.livemode = u.livemode
+         AND tally.id = u.subscription_usage_meter_id
+        WHERE u.tenant_id = e.tenant_id AND u.livemode = e.livemode AND u.id = v.usage_event_id
+        LIMIT 1
+    ) AS m ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM public.calculations own
+        WHERE own.tenant_id = e.tenant_id AND own.livemode = e.livemode
+          AND own.id = e.source_billing_period_calculation_id
+        LIMIT 1
+    ) AS q ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM public.write_offs own
+        WHERE own.tenant_id = e.tenant_id AND own.livemode = e.livemode
+          AND own.id = e.source_write_off_id
+        LIMIT 1
+    ) AS w ON true
+    WHERE e.entry_type IN ('usage_cost_corrected', 'billing_adjustment', 'receivable_written_off')
+      AND (
+          -- A correction's entry has its id, and is of the event's own subscription, period and meter.
+          (
               e.entry_type = 'usage_cost_corrected'
               AND ((v.usage_event_id, v.subscription_id, v.billing_period_id, v.cost_change_amount,
                     v.currency)
@@ -247,14 +287,6 @@ BEGIN
                   IS DISTINCT FROM (e.subscription_id, e.billing_period_id, e.currency)
               OR CASE WHEN e.amount > 0 THEN e.amount <> w.amount ELSE -e.amount > w.amount END
           ))
-          OR (e.billing_period_id IS NOT NULL AND b.id IS NULL)
-          -- What is left of paid value is breakage, of given value the expense taken back.
-          OR (
-              e.entry_type IN ('credit_balance_adjusted', 'credit_grant_expired')
-              AND c.kind IN ('breakage', 'promotional_expense')
-              AND (c.kind = 'breakage')
-                  <> (k.credit_type IN ('payment_top_up', 'payment_period_settlement', 'surplus'))
-          )
       )
     LIMIT 1;
     IF FOUND THEN
