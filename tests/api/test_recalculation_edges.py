@@ -1,4 +1,4 @@
-"""Corners of corrections and recalculations that a reviewer found."""
+"""Corners of corrections and recalculations: payments, cuts, estimates, limits."""
 
 from datetime import timedelta
 

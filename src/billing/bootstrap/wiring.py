@@ -129,14 +129,7 @@ def wire_use_cases(
         batch_size=settings.batch_size,
     )
     expiry = _wire_expiry(database, stores, clock)
-    realtime = RealtimeCredits(
-        stores.credit_reader,
-        stores.period_reader,
-        stores.periods,
-        stores.usage_corrections,
-        stores.credit_posting,
-        expiry,
-    )
+    realtime = _wire_realtime(stores, expiry)
     return UseCases(
         catalog=traced(
             CatalogService(
@@ -227,10 +220,39 @@ def _wire_expiry(database: Database, stores: Stores, clock: Clock) -> CreditExpi
     )
 
 
+def _wire_realtime(stores: Stores, expiry: CreditExpiry) -> RealtimeCredits:
+    return RealtimeCredits(
+        stores.credit_reader,
+        stores.period_reader,
+        stores.periods,
+        stores.usage_corrections,
+        stores.credit_posting,
+        expiry,
+    )
+
+
+def _wire_payments(
+    database: Database, stores: Stores, expiry: CreditExpiry, clock: Clock
+) -> PaymentService:
+    return PaymentService(
+        database,
+        stores.subscriptions,
+        stores.periods,
+        stores.period_reader,
+        stores.applications,
+        stores.payments,
+        stores.write_offs,
+        stores.credit_posting,
+        expiry,
+        stores.idempotency,
+        clock,
+    )
+
+
 def _wire_credits(
     database: Database, stores: Stores, expiry: CreditExpiry, clock: Clock
 ) -> CreditUseCases:
-    """Wire the services of credits, payments and refunds."""
+    """Wire the services of credits, payments, refunds and write-offs."""
     return CreditUseCases(
         credits=traced(
             CreditService(
@@ -261,21 +283,7 @@ def _wire_credits(
             )
         ),
         credit_expiry=traced(expiry),
-        payments=traced(
-            PaymentService(
-                database,
-                stores.subscriptions,
-                stores.periods,
-                stores.period_reader,
-                stores.applications,
-                stores.payments,
-                stores.write_offs,
-                stores.credit_posting,
-                expiry,
-                stores.idempotency,
-                clock,
-            )
-        ),
+        payments=traced(_wire_payments(database, stores, expiry, clock)),
         refunds=traced(
             RefundService(
                 database,
