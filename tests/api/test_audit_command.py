@@ -63,7 +63,7 @@ async def test_findings_are_1_and_say_what_and_where(
     assert customer.subscription_id in result.stdout
     assert credit_id in result.stdout
     assert "3 findings in 1 subscriptions and 1 invoices" in result.stdout
-    counts = [line.split() for line in result.stdout.splitlines() if line.strip()[-1:] == "1"]
+    counts = [line.split() for line in result.stdout.splitlines() if line.split()[-1:] == ["1"]]
     assert [name for name, *_ in counts if name.startswith("credit")] == [
         "credit_balances",
         "credit_holds",
