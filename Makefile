@@ -112,7 +112,7 @@ proto-baseline: .venv/.installed ## Accept the protos as they are as what buf br
 # The locks name no index, so they install from whatever index pip is configured with.
 # Pins stay as they are unless asked: make lock UPGRADE=1
 COMPILE = "$$tool/bin/uv" --quiet pip compile --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+	  --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
 lock: ## Write the three requirements files from pyproject.toml (UPGRADE=1 takes newer versions)
