@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 import pytest
 
 from billing.bootstrap import RunningService, Stores, wire_delivery
+from billing.domain.scope import Scope
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.services.recalculation_delivery import RecalculationDelivery
 from billing.v1 import calculation_pb2 as pb
@@ -379,6 +381,24 @@ class TestRounds:
         invoicing.error_rate = 0.0
         await deliver()
         assert await self.delivered(held, waiting) == self.COUNT
+
+    async def test_nobody_is_always_last_while_nobody_answers(
+        self,
+        waiting: list[pb.Recalculation],
+        deliver: Round,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A round asks for 8 of 10, in any order: after 10 rounds, all but once in a million."""
+        asked, deliver_one = set(), RecalculationDelivery.deliver
+
+        async def noted(self: RecalculationDelivery, scope: Scope, key: UUID) -> object:
+            asked.add(key)
+            return await deliver_one(self, scope, key)
+
+        monkeypatch.setattr(RecalculationDelivery, "deliver", noted)
+        for _ in range(10):
+            await deliver()
+        assert len(asked) == len(waiting)
 
 
 async def first_period_of(client: BillingClient, subscription_id: str) -> str:

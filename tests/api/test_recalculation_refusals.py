@@ -1,5 +1,7 @@
 """Documents that the invoicing service refuses for good: a person sees to them."""
 
+import asyncio
+import logging
 import uuid
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from billing.sandbox.invoicing_server import ReferenceInvoicingServer
 from billing.v1 import calculation_pb2 as pb
+from tests.factories.billing_runs import held_deliveries
 from tests.factories.calculations import recalculate
 from tests.factories.client import BillingClient, error_info
 from tests.factories.clock import FakeClock
@@ -17,6 +20,10 @@ from tests.factories.credited_subscription import (
     february,
     subscribe_credited,
 )
+from tests.factories.recalculation_audit import invoices_of_period
+
+REQUEST_ID = "refused-1"
+"""Of the recalculation whose invoice is refused."""
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ async def refused(
     period_id = (await held.bill()).billing_period_id
     await held.use(40, february(20))
     invoicing.refused_customer_ids.add("cus-1")
-    answer = await recalculate(client, held.id, period_id)
+    answer = await recalculate(client, held.id, period_id, request_id=REQUEST_ID)
     invoicing.refused_customer_ids.clear()
     assert not answer.recalculation.documents[0].document_id
     assert answer.recalculation.documents[0].failure
@@ -81,6 +88,29 @@ async def test_a_delivered_document_cannot_be_resolved(
         await resolve(held.client, document_id, document_id="by-hand-2")
     assert failure.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert error_info(failure.value).reason == "RECALCULATION_DOCUMENT_DELIVERED"
+
+
+async def test_what_was_made_by_hand_and_by_a_call_under_way_is_told(
+    refused: tuple[CreditedSubscription, str, pb.Recalculation],
+    invoicing: ReferenceInvoicingServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first that is recorded stands; whoever reads the log can take the other one back."""
+    held, period_id, recalculation = refused
+    document_id = recalculation.documents[0].id
+    with held_deliveries(invoicing) as gate, caplog.at_level(logging.ERROR):
+        repeat = asyncio.ensure_future(
+            recalculate(held.client, held.id, period_id, request_id=REQUEST_ID)
+        )
+        await gate.until_waiting(1)
+        await resolve(held.client, document_id)
+        gate.open()
+        answer = await repeat
+
+    assert answer.recalculation.documents[0].document_id == "by-hand-1"
+    made = invoices_of_period(held, period_id)[-1]
+    [told] = [r.getMessage() for r in caplog.records if "was recorded meanwhile" in r.message]
+    assert f"was made as {made.id}, and was recorded meanwhile" in told
 
 
 async def test_an_unknown_document_is_not_found(client: BillingClient) -> None:

@@ -221,6 +221,15 @@ class TestCorrections:
             await rows.add_correction(**changes)
         assert_violates(refusal, f"ck_usage_event_corrections_{constraint}")
 
+    async def test_an_event_is_voided_once(self, rows: CorrectionRows) -> None:
+        void = {"correction_type": "void", "quantity_after": 0}
+        first = await rows.add_correction(**void)
+        again = rows.correction(first["usage_event_id"], **void)
+        with pytest.raises(UniqueViolationError) as refusal:
+            await rows.add("usage_event_corrections", again)
+        assert_violates(refusal, "uq_usage_event_corrections_void")
+        await rows.add_correction(**void)
+
     async def test_what_a_correction_names_exists(self, rows: CorrectionRows) -> None:
         with pytest.raises(ForeignKeyViolationError):
             await rows.add("usage_event_corrections", rows.correction(uuid4()))
@@ -315,3 +324,10 @@ class TestWriteOffs:
         assert await attempt(rows.connection, recover, write_off["id"], 7) == "UPDATE 1"
         with pytest.raises(CheckViolationError):
             await attempt(rows.connection, recover, write_off["id"], 1)
+
+    async def test_what_was_recovered_stays_recovered(self, owners: CorrectionRows) -> None:
+        write_off = await owners.add("write_offs", owners.write_off(recovered_amount=3))
+        recover = "UPDATE write_offs SET recovered_amount = $2 WHERE id = $1"
+        with pytest.raises(RestrictViolationError, match="stays recovered"):
+            await attempt(owners.connection, recover, write_off["id"], 2)
+        assert await attempt(owners.connection, recover, write_off["id"], 4) == "UPDATE 1"

@@ -106,7 +106,9 @@ class RecalculationDelivery:
                 return await self._invoicing.create_credit_note(request)
             await self._invoicing.void_invoice(request)
         except BillingError as error:
-            _logger.warning("document %s is not delivered: %s", request.idempotency_key, error)
+            _logger.warning(
+                "document %s is not delivered: %s", request.idempotency_key, _failure(error)
+            )
             return error
         except Exception as error:
             _logger.exception("document %s is not delivered", request.idempotency_key)
